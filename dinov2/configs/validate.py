@@ -1,0 +1,138 @@
+"""What a configuration must satisfy beyond types, checked in the first second of a run."""
+
+from collections.abc import Callable
+
+from omegaconf import DictConfig
+
+from dinov2.errors import UserError, unknown_name
+
+CENTERINGS = ("centering", "sinkhorn_knopp")
+DTYPES = ("auto", "fp32", "fp16", "bf16")
+SHARDING_STRATEGIES = ("NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD")
+SCALING_RULES = ("sqrt_wrt_1024", "linear_wrt_256", "none")
+
+
+def validate_config(cfg: DictConfig) -> None:
+    """Check values and their combinations.
+
+    Raises:
+        UserError: names the key, the value, and what would be right.
+    """
+    checks: tuple[Callable[[DictConfig], None], ...] = (
+        _check_names,
+        _check_precision,
+        _check_crops,
+        _check_losses,
+        _check_ranges,
+        _check_tuning,
+    )
+    for check in checks:
+        check(cfg)
+
+
+def _check_names(cfg: DictConfig) -> None:
+    for key, value, known in (
+        ("train.centering", cfg.train.centering, CENTERINGS),
+        ("optim.scaling_rule", cfg.optim.scaling_rule, SCALING_RULES),
+        ("tune.early_stopping.min_max", cfg.tune.early_stopping.min_max, ("min", "max")),
+        ("student.attention_backend", cfg.student.attention_backend, ("sdpa", "xformers")),
+    ):
+        if value not in known:
+            raise unknown_name(key, value, known)
+
+
+def _check_precision(cfg: DictConfig) -> None:
+    for network in ("teacher", "student"):
+        for name, module in cfg.compute_precision[network].items():
+            key = f"compute_precision.{network}.{name}"
+            if module.sharding_strategy not in SHARDING_STRATEGIES:
+                raise unknown_name(f"{key}.sharding_strategy", module.sharding_strategy, SHARDING_STRATEGIES)
+            for kind, dtype in module.mixed_precision.items():
+                if dtype not in DTYPES:
+                    raise unknown_name(f"{key}.mixed_precision.{kind}", dtype, DTYPES)
+
+
+def _check_crops(cfg: DictConfig) -> None:
+    patch = cfg.student.patch_size
+    sizes = {"crops.global_crops_size": cfg.crops.global_crops_size}
+    if cfg.crops.local_crops_number > 0:
+        sizes["crops.local_crops_size"] = cfg.crops.local_crops_size
+    if cfg.tune.query_dataset_path:
+        sizes["tune.crop_size"] = cfg.tune.crop_size
+    for key, size in sizes.items():
+        if patch < 1 or size < patch or size % patch:
+            below, above = size // max(patch, 1) * patch, (size // max(patch, 1) + 1) * patch
+            raise UserError(
+                f"{key}={size} is not a multiple of student.patch_size={patch}; "
+                f"the nearest that are: {' and '.join(str(s) for s in (below, above) if s > 0)}"
+            )
+    for key in ("global_crops_scale", "local_crops_scale"):
+        scale = list(cfg.crops[key])
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise UserError(
+                f"crops.{key}={scale}: expected two shares of the image's area, 0 < smallest <= largest <= 1"
+            )
+
+
+def _check_losses(cfg: DictConfig) -> None:
+    if cfg.dino.loss_weight <= 0:
+        raise UserError(
+            f"dino.loss_weight={cfg.dino.loss_weight}: the DINO loss carries the training and its weight "
+            "must be positive; to leave the patch loss out, set ibot.loss_weight=0"
+        )
+    ratios = list(cfg.ibot.mask_ratio_min_max)
+    if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1] <= 1:
+        raise UserError(f"ibot.mask_ratio_min_max={ratios}: expected two shares, 0 < smallest <= largest <= 1")
+    batch, probability = cfg.train.batch_size_per_gpu, cfg.ibot.mask_sample_probability
+    if cfg.ibot.loss_weight > 0 and int(2 * batch * probability) < 1:
+        raise UserError(
+            f"with train.batch_size_per_gpu={batch} and ibot.mask_sample_probability={probability} no crop is "
+            "ever masked and the patch loss has nothing to do; raise one of them or set ibot.loss_weight=0"
+        )
+
+
+def _check_ranges(cfg: DictConfig) -> None:
+    for key, value, least in (
+        ("train.batch_size_per_gpu", cfg.train.batch_size_per_gpu, 1),
+        ("train.num_workers", cfg.train.num_workers, 0),
+        ("train.OFFICIAL_EPOCH_LENGTH", cfg.train.OFFICIAL_EPOCH_LENGTH, 1),
+        ("train.save_frequency", cfg.train.save_frequency, 0),
+        ("train.keep_last", cfg.train.keep_last, 0),
+        ("optim.max_iter", cfg.optim.max_iter, 1),
+        ("optim.clip_grad", cfg.optim.clip_grad, 0),
+        ("crops.local_crops_number", cfg.crops.local_crops_number, 0),
+        ("student.num_register_tokens", cfg.student.num_register_tokens, 0),
+        ("evaluation.eval_period_iterations", cfg.evaluation.eval_period_iterations, 0),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{key}={value}: expected at least {least}")
+    if cfg.optim.epochs <= 0:
+        raise UserError(f"optim.epochs={cfg.optim.epochs}: expected more than 0")
+    for section, names in (
+        ("optim", ("warmup_pct", "freeze_last_layer_pct")),
+        ("teacher", ("warmup_teacher_temp_pct",)),
+    ):
+        for name in names:
+            value = cfg[section][name]
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{section}.{name}={value}: expected a share of the training, from 0 to 1")
+
+
+def _check_tuning(cfg: DictConfig) -> None:
+    paths = (cfg.tune.query_dataset_path, cfg.tune.test_dataset_path)
+    if any(paths) and not all(paths):
+        raise UserError("tune.query_dataset_path and tune.test_dataset_path belong together: give both or none")
+    if not any(paths) and cfg.tune.early_stopping.enable:
+        raise UserError("tune.early_stopping needs tune.query_dataset_path and tune.test_dataset_path")
+    if any(paths) and cfg.tune.tile_size < cfg.tune.crop_size:
+        raise UserError(f"tune.crop_size={cfg.tune.crop_size} does not fit into tune.tile_size={cfg.tune.tile_size}")
+    if min(cfg.tune.knn.nb_knn, default=0) < 1:
+        raise UserError(f"tune.knn.nb_knn={list(cfg.tune.knn.nb_knn)}: expected numbers of neighbours, 1 or more")
+    metric, _, k = cfg.tune.early_stopping.tracking.rpartition("_")
+    if cfg.tune.early_stopping.enable and (
+        metric not in ("acc", "bacc", "auc") or k not in map(str, cfg.tune.knn.nb_knn)
+    ):
+        raise UserError(
+            f"tune.early_stopping.tracking={cfg.tune.early_stopping.tracking}: expected acc_, bacc_ or auc_ "
+            f"and one of tune.knn.nb_knn={list(cfg.tune.knn.nb_knn)}"
+        )

@@ -1,0 +1,35 @@
+"""Labelled tiles for evaluation: query tiles vote on test tiles."""
+
+from pathlib import Path
+from typing import Any
+
+from dinov2.errors import UserError, unknown_name
+
+from .pathology import TarTileDataset, entries_name
+
+SPLITS = ("query", "test")
+
+
+class KNNDataset(TarTileDataset):
+    """`KNN:root=...:extra=...:split=query|test[:subset=...]`: tiles of `downstream_dataset.tar`."""
+
+    def __init__(self, *, root: str, extra: str, split: str, subset: str | None = None, **transforms: Any) -> None:
+        """Open root/downstream_dataset.tar through extra/{split}_entries[_{subset}].npy.
+
+        Raises:
+            UserError: for an unknown split, or an index without labels.
+        """
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        self.split = split
+        self.class_ids_file = Path(extra, "class-ids.npy")
+        super().__init__(
+            tarball=Path(root, "downstream_dataset.tar"),
+            entries_file=Path(extra, entries_name(split, subset)),
+            **transforms,
+        )
+        if not self.class_ids_file.is_file():
+            raise UserError(
+                f"{self.class_ids_file} does not exist, so {self.entries_file.name} has no labels: index the tarball "
+                "again with `--csv`, a table of file names and labels"
+            )

@@ -1,0 +1,62 @@
+"""A random order of n items, computed one position at a time.
+
+Source: a balanced-as-possible Feistel network (Luby & Rackoff 1988) over the next power of two, with cycle
+walking (Black & Rogaway 2002) to stay below n. Shuffling a billion tiles takes no memory and no start-up
+time, and every worker and rank can compute the part it needs.
+"""
+
+import numpy as np
+
+from dinov2.utils.rng import derive_seed
+
+_ROUNDS = 6
+_MIN_BITS = 8  # smaller networks mix poorly; walking from 256 down to a handful of items costs nothing
+
+
+class Permutation:
+    """A bijection of 0 .. size-1 chosen by a key."""
+
+    def __init__(self, size: int, *key: int) -> None:
+        """Prepare the order of `size` items for a key of integers, such as (seed, epoch)."""
+        if size < 1:
+            raise ValueError(f"a permutation needs at least one item, got {size}")
+        self.size = size
+        bits = max((size - 1).bit_length(), _MIN_BITS)
+        self._low_bits, self._high_bits = bits // 2, bits - bits // 2
+        self._round_keys = [np.uint64(derive_seed(size, *key, number)) for number in range(_ROUNDS)]
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """Items (n,) int64 at positions (n,) of the order.
+
+        Raises:
+            ValueError: for a position outside 0 .. size-1.
+        """
+        positions = np.asarray(positions, dtype=np.int64)
+        if positions.size and not 0 <= positions.min() <= positions.max() < self.size:
+            raise ValueError(f"positions must lie in 0 .. {self.size - 1}")
+        items = self._encrypt(positions.astype(np.uint64))
+        outside = np.flatnonzero(items >= self.size)
+        while outside.size:
+            items[outside] = self._encrypt(items[outside])
+            outside = outside[items[outside] >= self.size]
+        return items.astype(np.int64)
+
+    def _encrypt(self, values: np.ndarray) -> np.ndarray:
+        """One pass of the network over (n,) uint64 values below 2^bits."""
+        low_bits, high_bits = self._low_bits, self._high_bits
+        for key in self._round_keys:
+            high = values >> np.uint64(low_bits)
+            low = values & np.uint64((1 << low_bits) - 1)
+            # The halves change places, and so do their widths.
+            mixed = (high ^ _hash(low, key)) & np.uint64((1 << high_bits) - 1)
+            values = (low << np.uint64(high_bits)) | mixed
+            low_bits, high_bits = high_bits, low_bits
+        return values
+
+
+def _hash(values: np.ndarray, key: np.uint64) -> np.ndarray:
+    """SplitMix64's finaliser of (n,) uint64 values under a key."""
+    values = (values + key) * np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(29)
+    values *= np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(32))

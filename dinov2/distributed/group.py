@@ -1,0 +1,86 @@
+"""The process group of this run, if it needs one."""
+
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from .environment import LaunchEnvironment, detect_environment
+
+_launch = LaunchEnvironment("alone")
+
+
+def enable(*, overwrite: bool = False, timeout: timedelta = timedelta(minutes=30)) -> LaunchEnvironment:
+    """Find out how this process was launched and join the others, if there are any.
+
+    Args:
+        overwrite: join again where this process already has; otherwise a second call is an error.
+        timeout: how long a collective waits for a lost rank.
+    Raises:
+        RuntimeError: if called twice without `overwrite`.
+    """
+    global _launch
+    if dist.is_initialized() and not overwrite:
+        raise RuntimeError("the process group exists already; enable(overwrite=True) makes a new one")
+    disable()
+    _launch = detect_environment(os.environ)
+    device = get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if _launch.launcher != "alone":
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            init_method=f"tcp://{_launch.master_addr}:{_launch.master_port}"
+            if _launch.launcher == "slurm"
+            else "env://",
+            rank=_launch.rank,
+            world_size=_launch.world_size,
+            timeout=timeout,
+        )
+    return _launch
+
+
+def disable() -> None:
+    """Leave the process group, if there is one."""
+    global _launch
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    _launch = LaunchEnvironment("alone")
+
+
+def is_enabled() -> bool:
+    """Whether this process works in a group (of one or more)."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def get_global_size() -> int:
+    """Number of processes of the run."""
+    return dist.get_world_size() if is_enabled() else 1
+
+
+def get_global_rank() -> int:
+    """Number of this process among all."""
+    return dist.get_rank() if is_enabled() else 0
+
+
+def get_local_rank() -> int:
+    """Number of this process on its machine."""
+    return _launch.local_rank if is_enabled() else 0
+
+
+def get_local_size() -> int:
+    """Number of processes on this machine."""
+    return _launch.local_world_size if is_enabled() else 1
+
+
+def is_main_process() -> bool:
+    """Whether this process writes what is written once."""
+    return get_global_rank() == 0
+
+
+def get_device() -> torch.device:
+    """This process's GPU, or the CPU where there is none."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", _launch.local_rank % torch.cuda.device_count())
+    return torch.device("cpu")

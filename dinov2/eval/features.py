@@ -1,0 +1,58 @@
+"""Features of a whole data set, computed by all ranks together and returned in data set order."""
+
+from collections.abc import Callable, Sized
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from dinov2.distributed import all_gather_rows, get_global_rank, get_global_size
+
+
+class Features(NamedTuple):
+    """Features (n, D) float32 and labels (n,) int64 of n samples."""
+
+    values: Tensor
+    labels: Tensor
+
+
+@torch.inference_mode()
+def extract_features(
+    model: Callable[[Tensor], Tensor],
+    dataset: Dataset,
+    *,
+    device: torch.device,
+    batch_size: int = 128,
+    num_workers: int = 0,
+    gather_on_cpu: bool = False,
+) -> Features:
+    """Run a model over (image, label) samples.
+
+    Args:
+        model: images (B, C, H, W) on `device` -> features (B, D).
+        gather_on_cpu: keep the features in main memory instead of on `device`.
+    Returns:
+        The features of all samples, the same on every rank.
+    """
+    rank, world = get_global_rank(), get_global_size()
+    mine = range(rank, len(cast(Sized, dataset)), world)
+    loader: DataLoader[Any] = DataLoader(Subset(dataset, mine), batch_size=batch_size, num_workers=num_workers)
+    values, labels = [], []
+    for images, batch_labels in loader:
+        features = model(images.to(device, non_blocking=True)).float()
+        values.append(features.cpu() if gather_on_cpu else features)
+        labels.append(batch_labels.to(values[-1].device))
+    width = values[0].shape[1] if values else 0
+    own = Features(torch.cat(values) if values else torch.empty(0, width), torch.cat(labels))
+    return _in_dataset_order(own, device) if world > 1 else own
+
+
+def _in_dataset_order(own: Features, device: torch.device) -> Features:
+    """Interleave what rank r computed of samples r, r + world, ... into one set."""
+    world, rank = get_global_size(), get_global_rank()
+    index = torch.arange(len(own.labels), device=device) * world + rank
+    order = all_gather_rows(index).argsort().to(own.values.device)
+    values = all_gather_rows(own.values.to(device)).to(own.values.device)[order]
+    labels = all_gather_rows(own.labels.to(device)).to(own.values.device)[order]
+    return Features(values, labels)

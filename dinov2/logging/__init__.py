@@ -1,0 +1,64 @@
+"""What a run writes down: log lines, training metrics, and where else they go."""
+
+import logging
+import sys
+from pathlib import Path
+
+from dinov2.distributed import get_global_rank, is_main_process
+
+from .helpers import MetricLogger, SmoothedValue
+from .sinks import MetricSink, make_sinks
+
+__all__ = ["MetricLogger", "MetricSink", "SmoothedValue", "make_sinks", "setup_logging"]
+
+_FORMAT = "%(levelletter)s%(asctime)s %(process)s %(name)s %(filename)s:%(lineno)s] %(message)s"
+
+
+def setup_logging(output: str | Path | None = None, *, level: int = logging.INFO) -> None:
+    """Log to the console (main process only) and to a file of each process.
+
+    Args:
+        output: a run's folder, which gets logs/log.txt and logs/log.txt.rank{r}; or a file that ends
+            with .txt or .log; or None for the console alone.
+    """
+    root = logging.getLogger()
+    root.setLevel(level)
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    if is_main_process():
+        root.addHandler(_configured(_ConsoleHandler()))
+    if output is not None:
+        root.addHandler(_configured(logging.FileHandler(_log_file(Path(output)), mode="a", encoding="utf-8")))
+    logging.captureWarnings(True)
+
+
+def _log_file(output: Path) -> Path:
+    path = output if output.suffix in (".txt", ".log") else output / "logs" / "log.txt"
+    if not is_main_process():
+        path = path.with_name(f"{path.name}.rank{get_global_rank()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _configured(handler: logging.Handler) -> logging.Handler:
+    handler.setFormatter(_Formatter(_FORMAT, datefmt="%Y%m%d %H:%M:%S"))
+    return handler
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes to standard output, above a progress bar if one is drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+class _Formatter(logging.Formatter):
+    """DINOv2's line format: I20240131 12:00:00 4711 dinov2 file.py:12] message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.levelletter = record.levelname[0]
+        return super().format(record)

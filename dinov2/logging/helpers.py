@@ -1,0 +1,186 @@
+"""Smoothed metrics, their log lines, and `training_metrics.json` in DINOv2's line format."""
+
+import json
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+logger = logging.getLogger("dinov2")
+
+T = TypeVar("T")
+
+
+class SmoothedValue:
+    """The last values of one metric, and the mean of all of them."""
+
+    def __init__(self, window_size: int = 20) -> None:
+        self.deque: deque[float] = deque(maxlen=window_size)
+        self.total = 0.0
+        self.count = 0
+
+    def update(self, value: float, num: int = 1) -> None:
+        """Add a value that stands for `num` observations."""
+        self.deque.append(value)
+        self.count += num
+        self.total += value * num
+
+    @property
+    def median(self) -> float:
+        """Median of the window in float32; the lower middle value of an even number."""
+        return torch.tensor(list(self.deque), dtype=torch.float32).median().item()
+
+    @property
+    def avg(self) -> float:
+        """Mean of the window."""
+        return torch.tensor(list(self.deque), dtype=torch.float32).mean().item()
+
+    @property
+    def global_avg(self) -> float:
+        """Mean of all values."""
+        return self.total / max(self.count, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on with the same medians."""
+        return {"window": list(self.deque), "total": self.total, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the state of `state_dict`."""
+        self.deque = deque(state["window"], maxlen=self.deque.maxlen)
+        self.total, self.count = state["total"], state["count"]
+
+    def __str__(self) -> str:
+        return f"{self.median:.4f} ({self.global_avg:.4f})"
+
+
+class MetricLogger:
+    """Metrics by name; walks a loader and reports every few iterations."""
+
+    def __init__(
+        self,
+        delimiter: str = "  ",
+        output_file: str | Path | None = None,
+        *,
+        derive: Callable[[float, float], Mapping[str, float]] | None = None,
+        on_report: Callable[[Mapping[str, float]], None] | None = None,
+    ) -> None:
+        """Collect metrics.
+
+        Args:
+            output_file: gets a line at every report; give it to the main process only.
+            derive: further figures of a report from the mean seconds of an iteration and of its wait for data.
+            on_report: also gets every report.
+        """
+        self.meters: dict[str, SmoothedValue] = {}
+        self.timers = {"iter_time": SmoothedValue(), "data_time": SmoothedValue()}
+        self.delimiter = delimiter
+        self.output_file = Path(output_file) if output_file else None
+        self.derive = derive
+        self.on_report = on_report
+
+    def update(self, **values: float) -> None:
+        """Add one value of each named metric."""
+        for name, value in values.items():
+            self.meters.setdefault(name, SmoothedValue()).update(float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Windows and totals of all metrics."""
+        return {name: meter.state_dict() for name, meter in self.meters.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the state of `state_dict`."""
+        for name, values in state.items():
+            self.meters.setdefault(name, SmoothedValue()).load_state_dict(values)
+
+    def __str__(self) -> str:
+        return self.delimiter.join(f"{name}: {meter}" for name, meter in self.meters.items())
+
+    def snapshot(self, iteration: int) -> dict[str, float]:
+        """One line of `training_metrics.json`: mean times and the metrics' medians."""
+        line: dict[str, float] = {"iteration": iteration}
+        line.update({name: timer.avg for name, timer in self.timers.items()})
+        line.update({name: meter.median for name, meter in self.meters.items()})
+        if self.derive is not None:
+            line.update(self.derive(line["iter_time"], line["data_time"]))
+        return line
+
+    def log_every(
+        self,
+        iterable: Iterable[T],
+        print_freq: int,
+        header: str = "",
+        n_iterations: int | None = None,
+        start_iteration: int = 0,
+    ) -> Iterator[T]:
+        """Give out the items; after every `print_freq`th iteration and the last one, report.
+
+        Args:
+            n_iterations: where counting ends; the iterable is stopped there.
+            start_iteration: number of the first item.
+        """
+        total = len(iterable) if n_iterations is None else n_iterations  # type: ignore[arg-type]
+        started = ended = time.perf_counter()
+        source = iter(iterable)
+        with _progress_bar(total, start_iteration, header) as bar:
+            for iteration in range(start_iteration, total):
+                item = next(source)
+                self.timers["data_time"].update(time.perf_counter() - ended)
+                yield item
+                self.timers["iter_time"].update(time.perf_counter() - ended)
+                ended = time.perf_counter()
+                bar.update(1)
+                if iteration % print_freq == 0 or iteration == total - 1:
+                    self._report(iteration, total, header, bar)
+        seconds = time.perf_counter() - started
+        logger.info(f"{header} took {timedelta(seconds=int(seconds))} for {total - start_iteration} iterations")
+
+    def _report(self, iteration: int, total: int, header: str, bar: Any) -> None:
+        line = self.snapshot(iteration)
+        if self.output_file is not None:
+            with self.output_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        if self.on_report is not None:
+            self.on_report(line)
+        if bar.disable:
+            logger.info(self._text(line, iteration, total, header))
+        else:
+            shown = {"total_loss": "loss", "tiles_per_second": "tiles/s"}
+            bar.set_postfix({label: f"{line[name]:.4g}" for name, label in shown.items() if name in line})
+
+    def _text(self, line: Mapping[str, float], iteration: int, total: int, header: str) -> str:
+        """A report as one line of the log."""
+        remaining = timedelta(seconds=int(self.timers["iter_time"].global_avg * (total - 1 - iteration)))
+        parts = [f"{header}  [{iteration:{len(str(total))}d}/{total}]", f"eta: {remaining}", str(self)]
+        parts += [f"time: {line['iter_time']:.4f}", f"data: {line['data_time']:.4f}"]
+        derived = self.derive(line["iter_time"], line["data_time"]) if self.derive else {}
+        parts += [f"{name}: {value:.4g}" for name, value in derived.items()]
+        if torch.cuda.is_available():
+            parts.append(f"max mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}")
+        return self.delimiter.join(parts)
+
+
+def truncate_metrics(path: Path, iteration: int) -> None:
+    """Remove the lines of `training_metrics.json` from an iteration on, and a last line cut off by a crash."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["iteration"] < iteration:
+                kept.append(line + "\n")
+        except ValueError:
+            break
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def _progress_bar(total: int, start: int, header: str) -> Any:
+    """A bar on a terminal; elsewhere nothing is drawn and lines are logged instead."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=start, desc=header, disable=not sys.stderr.isatty(), dynamic_ncols=True)

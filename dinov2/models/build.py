@@ -1,0 +1,49 @@
+"""From a configuration to student and teacher backbones."""
+
+from typing import Any
+
+from dinov2.errors import unknown_name
+
+from .vision_transformer import ARCHITECTURES, DinoVisionTransformer
+
+
+def build_model(args: Any, only_teacher: bool = False, img_size: int = 224):
+    """Build backbones as `cfg.student` describes them.
+
+    Args:
+        args: the `student` section of a configuration.
+        only_teacher: leave the student out.
+        img_size: pixels of a global crop.
+    Returns:
+        (teacher, width), or (student, teacher, width).
+    Raises:
+        UserError: for an unknown architecture.
+    """
+    name = args.arch.removesuffix("_memeff")
+    if name not in ARCHITECTURES:
+        raise unknown_name("student.arch", args.arch, ARCHITECTURES)
+    kwargs = {
+        "img_size": img_size,
+        "patch_size": args.patch_size,
+        "init_values": args.layerscale,
+        "ffn_layer": args.ffn_layer,
+        "block_chunks": args.block_chunks,
+        "qkv_bias": args.qkv_bias,
+        "proj_bias": args.proj_bias,
+        "ffn_bias": args.ffn_bias,
+        "num_register_tokens": args.num_register_tokens,
+        "interpolate_offset": args.interpolate_offset,
+        "interpolate_antialias": args.interpolate_antialias,
+    }
+    teacher: DinoVisionTransformer = ARCHITECTURES[name](**kwargs)
+    if only_teacher:
+        return teacher, teacher.embed_dim
+    student = ARCHITECTURES[name](
+        **kwargs, drop_path_rate=args.drop_path_rate, drop_path_uniform=args.drop_path_uniform
+    )
+    return student, teacher, student.embed_dim
+
+
+def build_model_from_cfg(cfg: Any, only_teacher: bool = False):
+    """`build_model` for a whole configuration; positions are those of a global crop."""
+    return build_model(cfg.student, only_teacher=only_teacher, img_size=cfg.crops.global_crops_size)

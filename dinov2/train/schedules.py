@@ -1,0 +1,172 @@
+"""How learning rate, weight decay, momentum and temperature go over a run, and how long everything takes.
+
+Schedules are pure functions of the iteration. Durations given in epochs or as a share of the training are
+resolved to iterations once, in `resolve_timeline`.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.optim import Optimizer
+
+from dinov2.errors import UserError
+
+
+class CosineScheduler:
+    """`freeze_iters` zeros, a linear warm-up, then half a cosine to the final value.
+
+    As in DINOv2 the warm-up reaches the base value at its last step, so that value comes twice, and the
+    cosine ends one step before the final value. From `total_iters` on the value is the final one.
+    """
+
+    def __init__(
+        self,
+        base_value: float,
+        final_value: float,
+        total_iters: int,
+        warmup_iters: int = 0,
+        start_warmup_value: float = 0,
+        freeze_iters: int = 0,
+    ) -> None:
+        """Compute all values, (total_iters,) float64.
+
+        Raises:
+            ValueError: if warm-up and freeze are longer than the schedule.
+        """
+        cosine_iters = total_iters - warmup_iters - freeze_iters
+        if cosine_iters < 0:
+            raise ValueError(f"{warmup_iters} + {freeze_iters} iterations of warm-up and freeze exceed {total_iters}")
+        self.final_value = final_value
+        self.total_iters = total_iters
+        warmup = np.linspace(start_warmup_value, base_value, warmup_iters)
+        angle = np.pi * np.arange(cosine_iters) / max(cosine_iters, 1)
+        cosine = final_value + 0.5 * (base_value - final_value) * (1 + np.cos(angle))
+        self.schedule = np.concatenate((np.zeros(freeze_iters), warmup, cosine))
+
+    def __getitem__(self, iteration: int) -> float:
+        return self.final_value if iteration >= self.total_iters else float(self.schedule[iteration])
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """All durations of a run, in iterations; 0 where something is off."""
+
+    epoch_length: int
+    total: int
+    warmup: int
+    teacher_temp_warmup: int
+    freeze_last_layer: int
+    save_every: int
+    export_every: int
+    tune_every: int
+    early_stopping_patience: int
+    early_stopping_minimum: int
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value:,d}" for name, value in asdict(self).items())
+
+
+def resolve_timeline(cfg: Any, *, num_samples: int, global_batch_size: int) -> Timeline:
+    """Turn epochs and shares into iterations.
+
+    Raises:
+        UserError: if the batch is larger than the data set, or warm-up or freeze outlast the training.
+    """
+    if global_batch_size > num_samples:
+        raise UserError(
+            f"a batch of {global_batch_size} (train.batch_size_per_gpu times processes) is larger than the data set "
+            f"of {num_samples} samples: lower train.batch_size_per_gpu to {num_samples} or less over all processes"
+        )
+    epoch = cfg.train.OFFICIAL_EPOCH_LENGTH or num_samples // global_batch_size
+    total = cfg.optim.max_iter or max(round(cfg.optim.epochs * epoch), 1)
+
+    def iterations(section: str, name: str) -> int:
+        share, epochs = cfg[section][f"{name}_pct"], cfg[section][f"{name}_epochs"]
+        return round(share * total) if share is not None else round((epochs or 0) * epoch)
+
+    timeline = Timeline(
+        epoch_length=epoch,
+        total=total,
+        warmup=iterations("optim", "warmup"),
+        teacher_temp_warmup=iterations("teacher", "warmup_teacher_temp"),
+        freeze_last_layer=iterations("optim", "freeze_last_layer"),
+        save_every=_period(cfg.train.save_frequency, epoch),
+        export_every=cfg.evaluation.eval_period_iterations,
+        tune_every=cfg.tune.tune_every_iterations or _period(cfg.tune.tune_every_pct, epoch),
+        early_stopping_patience=max(round(cfg.tune.early_stopping.patience_pct * total), 1),
+        early_stopping_minimum=round(cfg.tune.early_stopping.min_epoch_pct * total),
+    )
+    _check_timeline(timeline)
+    return timeline
+
+
+def _period(epochs: float | None, epoch_length: int) -> int:
+    """Iterations between events that come every so many epochs; at least 1 unless they are off."""
+    return max(round(epochs * epoch_length), 1) if epochs else 0
+
+
+def _check_timeline(timeline: Timeline) -> None:
+    for key, value in (("warmup", timeline.warmup), ("freeze_last_layer", timeline.freeze_last_layer)):
+        if value >= timeline.total > 0 and value > 0:
+            raise UserError(
+                f"optim.{key}_epochs (or _pct) lasts {value:,d} iterations, but the training only {timeline.total:,d}; an "
+                f"epoch is {timeline.epoch_length:,d} iterations (train.OFFICIAL_EPOCH_LENGTH). Shorten it, for example "
+                f"with optim.{key}_pct=0.1, or train longer"
+            )
+
+
+class ScheduleValues(NamedTuple):
+    """What holds at one iteration."""
+
+    lr: float
+    last_layer_lr: float
+    weight_decay: float
+    momentum: float
+    teacher_temp: float
+
+
+class Schedules:
+    """All schedules of a run."""
+
+    def __init__(self, cfg: Any, timeline: Timeline) -> None:
+        """Lay out the schedules of a configuration whose optim.lr is scaled already."""
+        optim, teacher, total = cfg.optim, cfg.teacher, timeline.total
+        self.lr = CosineScheduler(optim.lr, optim.min_lr, total, timeline.warmup)
+        self.weight_decay = CosineScheduler(optim.weight_decay, optim.weight_decay_end, total)
+        self.momentum = CosineScheduler(teacher.momentum_teacher, teacher.final_momentum_teacher, total)
+        warmup = timeline.teacher_temp_warmup
+        self.teacher_temp = CosineScheduler(
+            teacher.teacher_temp, teacher.teacher_temp, warmup, warmup, teacher.warmup_teacher_temp
+        )
+        self.freeze_last_layer = timeline.freeze_last_layer
+
+    def at(self, iteration: int) -> ScheduleValues:
+        """The values of an iteration."""
+        lr = self.lr[iteration]
+        return ScheduleValues(
+            lr=lr,
+            last_layer_lr=0.0 if iteration < self.freeze_last_layer else lr,
+            weight_decay=self.weight_decay[iteration],
+            momentum=self.momentum[iteration],
+            teacher_temp=self.teacher_temp[iteration],
+        )
+
+
+def apply_to_optimizer(values: ScheduleValues, optimizer: Optimizer) -> None:
+    """Set learning rate and weight decay of every group, by its multipliers."""
+    for group in optimizer.param_groups:
+        lr = values.last_layer_lr if group["is_last_layer"] else values.lr
+        group["lr"] = lr * group["lr_multiplier"]
+        group["weight_decay"] = values.weight_decay * group["wd_multiplier"]
+
+
+def scaled_learning_rate(cfg: Any, global_batch_size: int) -> float:
+    """The learning rate of a batch of all processes, by optim.scaling_rule."""
+    base_lr = cfg.optim.base_lr
+    rules = {
+        "sqrt_wrt_1024": base_lr * (global_batch_size / 1024) ** 0.5,
+        "linear_wrt_256": base_lr * global_batch_size / 256,
+        "none": cfg.optim.lr,
+    }
+    return float(rules[cfg.optim.scaling_rule])

@@ -1,0 +1,271 @@
+"""One step of DINOv2: teacher targets, student predictions, losses, gradients.
+
+Source: Oquab et al. 2023, "DINOv2", section 4; names of losses, submodules and state-dict keys are the
+reference's.
+Differs from the reference: runs on any device and without a process group; masked patches are passed to
+the heads as they are instead of padded to `upperbound` rows (a head treats rows one by one, so only the
+time differs); the optimised loss is reported beside the displayed ones.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dinov2.configs import complete_config
+from dinov2.data.collate import Batch
+from dinov2.fsdp import parallelize
+from dinov2.layers import DINOHead
+from dinov2.loss import DINOLoss, KoLeoLoss, iBOTPatchLoss
+from dinov2.models import build_model_from_cfg
+from dinov2.utils.dtype import autocast
+from dinov2.utils.param_groups import fuse_params_groups, get_params_groups_with_decay
+
+NUM_GLOBAL_CROPS = 2
+
+
+@dataclass(frozen=True)
+class StepOutput(Mapping[str, Tensor]):
+    """What a step returns: a mapping of DINOv2's loss names to () float32, and the optimised sum.
+
+    As in DINOv2, koleo_loss carries its weight, and koleo_loss and ibot_loss are shown at half of what
+    enters the objective.
+    """
+
+    losses: dict[str, Tensor]
+    objective: Tensor
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.losses[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.losses)
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+
+class Targets(NamedTuple):
+    """Teacher distributions: class tokens (G, B, K) of the *other* global crop, masked patches (n, K)."""
+
+    cls: Tensor
+    patches: Tensor | None
+
+
+class Predictions(NamedTuple):
+    """Student outputs: scores of local (L*B, K) and global (G*B, K) class tokens, of masked patches (n, K),
+    and the global class tokens (G*B, D) before the head."""
+
+    local_cls: Tensor | None
+    global_cls: Tensor
+    patches: Tensor | None
+    global_tokens: Tensor
+
+
+class SSLMetaArch(nn.Module):
+    """Student, teacher and their losses."""
+
+    def __init__(self, cfg: Any) -> None:
+        """Build from a configuration; keys that it leaves out take their defaults.
+
+        Raises:
+            UserError: for unknown keys or names.
+        """
+        super().__init__()
+        cfg = complete_config(cfg)
+        self.cfg = cfg
+        self.fp16_scaler: torch.amp.GradScaler | None = None
+        self.do_koleo = cfg.dino.koleo_loss_weight > 0
+        self.do_ibot = cfg.ibot.loss_weight > 0
+        self.ibot_separate_head = self.do_ibot and cfg.ibot.separate_head
+        student_backbone, teacher_backbone, embed_dim = build_model_from_cfg(cfg)
+        student, teacher = {"backbone": student_backbone}, {"backbone": teacher_backbone}
+        student["dino_head"], teacher["dino_head"] = (_build_head(cfg.dino, embed_dim) for _ in range(2))
+        if self.ibot_separate_head:
+            student["ibot_head"], teacher["ibot_head"] = (_build_head(cfg.ibot, embed_dim) for _ in range(2))
+
+        self.dino_loss = DINOLoss(cfg.dino.head_n_prototypes)
+        if self.do_koleo:
+            self.koleo_loss = KoLeoLoss()
+        if self.do_ibot:
+            patch_head = cfg.ibot if self.ibot_separate_head else cfg.dino
+            self.ibot_patch_loss = iBOTPatchLoss(patch_head.head_n_prototypes)
+        self.student = nn.ModuleDict(student)
+        self.teacher = nn.ModuleDict(teacher).requires_grad_(False)
+        self.teacher.eval()
+        # What forward passes of the student go through: the modules themselves, or their replicas.
+        self._student_calls: dict[str, Callable[..., Any]] = dict(self.student.items())
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """A meta architecture has no forward pass of its own."""
+        raise NotImplementedError("call forward_backward, or the backbone in .teacher or .student")
+
+    def train(self, mode: bool = True) -> "SSLMetaArch":
+        """Training mode for the student; the teacher never leaves evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.dino_loss.center.device
+
+    def prepare_for_distributed_training(self) -> None:
+        """Make all ranks start from rank 0's student, and the teacher from a copy of it."""
+        for name, module in self.student.items():
+            self._student_calls[name] = parallelize(module)
+            self.teacher[name].load_state_dict(module.state_dict())
+
+    def forward_backward(self, images: Batch, teacher_temp: float) -> StepOutput:
+        """Compute the losses of a batch and leave their gradients on the student.
+
+        Args:
+            images: what `collate_data_and_cast` returns.
+            teacher_temp: temperature of both kinds of targets.
+        """
+        batch = {key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+                 for key, value in images.items()}  # fmt: skip
+        targets = self.teacher_targets(batch, teacher_temp)
+        predictions = self.student_predictions(batch)
+        output = self.losses(predictions, targets, batch)
+        objective = output.objective
+        (self.fp16_scaler.scale(objective) if self.fp16_scaler else objective).backward()
+        return StepOutput({name: loss.detach() for name, loss in output.items()}, objective.detach())
+
+    @torch.no_grad()
+    def teacher_targets(self, batch: Mapping[str, Any], teacher_temp: float) -> Targets:
+        """What the student has to predict, from unmasked global crops (G*B, C, H, W)."""
+        features = self._call(self.teacher, "backbone", batch["collated_global_crops"], is_training=True)
+        # The halves change places, so that each student crop meets the teacher's view of the other one.
+        first, second = features["x_norm_clstoken"].chunk(NUM_GLOBAL_CROPS)  # (B, D) each
+        cls_tokens = torch.cat((second, first))  # (G*B, D)
+        patches = self._masked_patches(features, batch) if self.do_ibot else None  # (n, D)
+        cls_scores, patch_scores = self._scores(self.teacher, cls_tokens, patches)
+        cls_targets = self._cls_targets(cls_scores, teacher_temp)  # (G*B, K)
+        patch_targets = None if patch_scores is None else self._patch_targets(patch_scores, batch, teacher_temp)
+        return Targets(cls_targets.unflatten(0, (NUM_GLOBAL_CROPS, -1)), patch_targets)
+
+    def student_predictions(self, batch: Mapping[str, Any]) -> Predictions:
+        """Scores of masked global crops and of local crops, all through one pass of the backbone."""
+        crops, masks = [batch["collated_global_crops"]], [batch["collated_masks"]]
+        if self._num_local_crops(batch) > 0:
+            crops.append(batch["collated_local_crops"])
+            masks.append(None)
+        features = self._call(self._student_calls, "backbone", crops, masks=masks, is_training=True)
+        global_tokens = features[0]["x_norm_clstoken"]  # (G*B, D)
+        local_tokens = [group["x_norm_clstoken"] for group in features[1:]]  # [(L*B, D)] or []
+        patches = self._masked_patches(features[0], batch) if self.do_ibot else None  # (n, D)
+        cls_scores, patch_scores = self._scores(self._student_calls, torch.cat((*local_tokens, global_tokens)), patches)
+        *local_scores, global_scores = cls_scores.split([len(t) for t in (*local_tokens, global_tokens)])
+        return Predictions(local_scores[0] if local_scores else None, global_scores, patch_scores, global_tokens)
+
+    def losses(self, predictions: Predictions, targets: Targets, batch: Mapping[str, Any]) -> StepOutput:
+        """The losses as DINOv2 displays them, and the sum that is optimised."""
+        weights = self.cfg.dino
+        num_locals = self._num_local_crops(batch)
+        num_global_pairs = (NUM_GLOBAL_CROPS - 1) * NUM_GLOBAL_CROPS
+        num_pairs = num_global_pairs + max(num_locals * NUM_GLOBAL_CROPS, 1)
+        shown: dict[str, Tensor] = {}
+        if predictions.local_cls is not None:
+            local_crops = predictions.local_cls.chunk(num_locals)
+            shown["dino_local_crops_loss"] = self.dino_loss(local_crops, targets.cls) / num_pairs
+        # One mean over both crops stands for two pairs.
+        global_loss = self.dino_loss([predictions.global_cls], [targets.cls.flatten(0, 1)])
+        shown["dino_global_crops_loss"] = global_loss * num_global_pairs / num_pairs
+        objective = weights.loss_weight * torch.stack(list(shown.values())).sum()
+        if self.do_koleo:
+            halves = predictions.global_tokens.chunk(NUM_GLOBAL_CROPS)  # never two views of one image together
+            koleo = weights.koleo_loss_weight * sum(self.koleo_loss(tokens) for tokens in halves)
+            objective = objective + koleo
+            shown["koleo_loss"] = koleo / NUM_GLOBAL_CROPS
+        if self.do_ibot:
+            ibot = self.ibot_patch_loss.forward_masked(
+                predictions.patches,
+                targets.patches,
+                student_masks_flat=batch["collated_masks"],
+                masks_weight=batch["masks_weight"],
+            )
+            objective = objective + self.cfg.ibot.loss_weight * ibot
+            shown["ibot_loss"] = ibot / NUM_GLOBAL_CROPS
+        return StepOutput(shown, objective)
+
+    @torch.no_grad()
+    def update_teacher(self, m: float) -> None:
+        """teacher = m * teacher + (1 - m) * student, for every parameter."""
+        teacher = [parameter.data for parameter in self.teacher.parameters()]
+        student = [parameter.data for parameter in self.student.parameters()]
+        torch._foreach_lerp_(teacher, student, 1.0 - m)
+
+    def get_params_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups of the student, submodule after submodule."""
+        return [
+            group
+            for module in self.student.values()
+            for group in fuse_params_groups(
+                get_params_groups_with_decay(
+                    module,
+                    lr_decay_rate=self.cfg.optim.layerwise_decay,
+                    patch_embed_lr_mult=self.cfg.optim.patch_embed_lr_mult,
+                )
+            )
+        ]
+
+    def _call(self, modules: Mapping[str, Any] | nn.ModuleDict, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Run a submodule of the student or the teacher in the dtype configured for it."""
+        network = "teacher" if modules is self.teacher else "student"
+        dtype = self.cfg.compute_precision[network][name].mixed_precision.param_dtype
+        with autocast(dtype, self.device):
+            return modules[name](*args, **kwargs)
+
+    def _scores(
+        self, modules: Mapping[str, Any] | nn.ModuleDict, cls_tokens: Tensor, patches: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Tokens (., D), patches (n, D) -> scores (., K), (n, K); a shared head takes both in one call."""
+        if patches is None:
+            return self._call(modules, "dino_head", cls_tokens), None
+        if self.ibot_separate_head:
+            return self._call(modules, "dino_head", cls_tokens), self._call(modules, "ibot_head", patches)
+        scores = self._call(modules, "dino_head", torch.cat((cls_tokens, patches)))
+        return scores[: len(cls_tokens)], scores[len(cls_tokens) :]
+
+    def _cls_targets(self, scores: Tensor, teacher_temp: float) -> Tensor:
+        """Teacher scores (G*B, K) -> targets (G*B, K)."""
+        if self.cfg.train.centering == "sinkhorn_knopp":
+            return self.dino_loss.sinkhorn_knopp_teacher(scores, teacher_temp=teacher_temp)
+        targets = self.dino_loss.softmax_center_teacher(scores, teacher_temp=teacher_temp)
+        self.dino_loss.update_center(scores)
+        return targets
+
+    def _patch_targets(self, scores: Tensor, batch: Mapping[str, Any], teacher_temp: float) -> Tensor:
+        """Teacher scores of masked patches (n, K) -> targets (n, K)."""
+        if self.cfg.train.centering == "sinkhorn_knopp":
+            return self.ibot_patch_loss.sinkhorn_knopp_teacher(
+                scores, teacher_temp=teacher_temp, n_masked_patches_tensor=batch["n_masked_patches"]
+            )
+        targets = self.ibot_patch_loss.softmax_center_teacher(scores[None], teacher_temp=teacher_temp)[0]
+        self.ibot_patch_loss.update_center(scores[None])
+        return targets
+
+    @staticmethod
+    def _masked_patches(features: Mapping[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+        """The masked ones (n, D) of patch tokens (G*B, N, D)."""
+        return features["x_norm_patchtokens"].flatten(0, 1).index_select(0, batch["mask_indices_list"])
+
+    @staticmethod
+    def _num_local_crops(batch: Mapping[str, Any]) -> int:
+        """L, from L*B local crops and G*B global crops."""
+        return len(batch["collated_local_crops"]) * NUM_GLOBAL_CROPS // len(batch["collated_global_crops"])
+
+
+def _build_head(section: Any, embed_dim: int) -> DINOHead:
+    """A head as the `dino` or `ibot` section of a configuration describes it."""
+    return DINOHead(
+        embed_dim,
+        section.head_n_prototypes,
+        hidden_dim=section.head_hidden_dim,
+        bottleneck_dim=section.head_bottleneck_dim,
+        nlayers=section.head_nlayers,
+    )

@@ -1,0 +1,68 @@
+"""From command-line arguments to a checked configuration, a run folder and seeded random numbers."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dinov2 import distributed
+from dinov2.configs import load_config_file, merge_layers, parse_overrides, validate_config
+from dinov2.errors import UserError
+from dinov2.logging import setup_logging
+
+from .atomic import write_text
+from .rng import seed_everything
+
+logger = logging.getLogger("dinov2")
+
+
+def get_cfg_from_args(args: argparse.Namespace) -> DictConfig:
+    """Merge defaults, configuration file and `key=value` arguments, and check the result.
+
+    Raises:
+        UserError: for anything in them that is not right.
+    """
+    layers = []
+    if args.config_file:
+        layers.append((args.config_file, load_config_file(args.config_file)))
+    overrides = parse_overrides(args.opts)
+    if OmegaConf.select(overrides, "train.output_dir"):
+        raise UserError("train.output_dir is set by --output-dir")
+    layers.append(("the command line", overrides))
+    layers.append(("the command line", _options_as_layer(args)))
+    cfg = merge_layers(layers)
+    validate_config(cfg)
+    return cfg
+
+
+def _options_as_layer(args: argparse.Namespace) -> DictConfig:
+    layer: dict[str, object] = {"train.output_dir": str(Path(args.output_dir).resolve())}
+    if getattr(args, "input_dir", None):
+        layer["train.dataset_path"] = f'ImageFolder:root="{Path(args.input_dir).resolve()}"'
+    if getattr(args, "pretrained_weights", None):
+        layer["student.pretrained_weights"] = args.pretrained_weights
+    config = OmegaConf.create({})
+    for key, value in layer.items():
+        OmegaConf.update(config, key, value)
+    return config
+
+
+def setup(args: argparse.Namespace) -> DictConfig:
+    """Check the configuration, join the other processes, prepare the run folder, log and seed."""
+    cfg = get_cfg_from_args(args)
+    distributed.enable(overwrite=True)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    setup_logging(cfg.train.output_dir)
+    seed_everything(cfg.train.seed)
+    logger.info(
+        f"{distributed.get_global_size()} process(es), device {distributed.get_device()}, torch {torch.__version__}"
+    )
+    return cfg
+
+
+def write_config(cfg: DictConfig) -> None:
+    """Write `config.yaml` into the run folder (main process only)."""
+    if distributed.is_main_process():
+        write_text(Path(cfg.train.output_dir, "config.yaml"), OmegaConf.to_yaml(cfg))
