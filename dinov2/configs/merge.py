@@ -78,11 +78,11 @@ def merge_layers(layers: Sequence[tuple[str, Mapping[str, Any] | DictConfig]]) -
         UserError: for an unknown key, a value of the wrong type, or both spellings of one setting.
     """
     merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(DEFAULT_FILE))
-    known = set(_leaf_keys(merged)) | set(_section_keys(merged))
+    known, sections = set(_leaf_keys(merged)), set(_section_keys(merged))
     for source, layer in layers:
         layer = layer if isinstance(layer, DictConfig) else OmegaConf.create(dict(layer))
         keys = set(_leaf_keys(layer))
-        _check_keys(source, keys, known)
+        _check_keys(source, keys, known, sections)
         _clear_alternatives(source, merged, layer)
         try:
             merged = OmegaConf.merge(merged, layer)
@@ -115,11 +115,17 @@ def _section_keys(config: Any) -> Iterator[str]:
         yield from (".".join(parts[:i]) for i in range(1, len(parts)))
 
 
-def _check_keys(source: str, keys: set[str], known: set[str]) -> None:
+def _check_keys(source: str, keys: set[str], known: set[str], sections: set[str]) -> None:
     for key in sorted(keys - known):
+        if key in sections:
+            raise UserError(f"{source}: {key} is a section; expected keys below it, such as {key}.{_first(key, known)}")
         if key in RETIRED:
             raise UserError(f"{source}: {key} is gone; its place is {RETIRED[key]}")
         raise UserError(f"{source}: unknown key {key}; {_nearest_keys(key, known)}")
+
+
+def _first(section: str, known: set[str]) -> str:
+    return min(name for name in known if name.startswith(f"{section}.")).removeprefix(f"{section}.")
 
 
 def _nearest_keys(key: str, known: set[str]) -> str:

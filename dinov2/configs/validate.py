@@ -21,9 +21,9 @@ def validate_config(cfg: DictConfig) -> None:
     checks: tuple[Callable[[DictConfig], None], ...] = (
         _check_names,
         _check_precision,
+        _check_ranges,
         _check_crops,
         _check_losses,
-        _check_ranges,
         _check_tuning,
     )
     for check in checks:

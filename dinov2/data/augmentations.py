@@ -8,6 +8,7 @@ and its released models were trained that way.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,24 @@ class AugmentationSettings:
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
 
 
+@cache
+def _opencv() -> Any:
+    """OpenCV without threads of its own.
+
+    A crop is too small to share out, and a thread pool does not survive the fork of a loader's worker: the
+    worker would wait for its threads for ever.
+    """
+    import cv2
+
+    cv2.setNumThreads(0)
+    return cv2
+
+
 class GaussianBlur:
     """Blur an RGB image with a random sigma."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        import cv2
-
+        cv2 = _opencv()
         sigma = float(torch.empty(1).uniform_(*BLUR_SIGMA))
         blurred = cv2.GaussianBlur(
             np.asarray(image), (BLUR_KERNEL, BLUR_KERNEL), sigma, borderType=cv2.BORDER_REFLECT_101

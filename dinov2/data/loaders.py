@@ -82,10 +82,7 @@ def make_data_loader(
 
 def _init_worker(worker: int) -> None:
     """One thread per worker: there are as many workers as cores already."""
-    import cv2
-
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
 
 
 def _make_sampler(

@@ -7,7 +7,6 @@ sample of the shuffled data set. The other three are DINOv2's, with its exact se
 import itertools
 from collections.abc import Iterator
 
-
 import numpy as np
 import torch
 from torch.utils.data import Sampler

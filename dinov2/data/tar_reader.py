@@ -35,11 +35,6 @@ class TarReader:
         if getattr(self, "_descriptor", None) is not None and self._process == os.getpid():
             os.close(self._descriptor)
 
-    @property
-    def size(self) -> int:
-        """Bytes of the tar."""
-        return self.path.stat().st_size
-
     def read(self, start: int, end: int) -> bytes:
         """Bytes start to end, end excluded; fewer where the tar ends before."""
         if self._process != os.getpid():

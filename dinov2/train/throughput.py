@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+
 import torch
 from torch import nn
 

@@ -19,6 +19,7 @@ if __package__ in (None, ""):  # started by its path: make the package importabl
 
 from dinov2 import distributed
 from dinov2.data import Batch
+from dinov2.errors import UserError
 from dinov2.logging import MetricLogger, make_sinks
 from dinov2.logging.helpers import truncate_metrics
 from dinov2.models.weights import load_pretrained_backbone
@@ -38,7 +39,6 @@ from dinov2.train.ssl_meta_arch import NUM_GLOBAL_CROPS, SSLMetaArch
 from dinov2.train.state import TrainState
 from dinov2.train.throughput import ThroughputMeter
 from dinov2.train.tuning import EarlyStopping
-from dinov2.errors import UserError
 from dinov2.utils.cli import run_command
 from dinov2.utils.config import setup, write_config
 from dinov2.utils.rng import derive_seed

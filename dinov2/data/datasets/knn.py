@@ -5,7 +5,7 @@ from typing import Any
 
 from dinov2.errors import UserError, unknown_name
 
-from .pathology import TarTileDataset, entries_name
+from .pathology import TarTileDataset
 
 SPLITS = ("query", "test")
 
@@ -22,12 +22,9 @@ class KNNDataset(TarTileDataset):
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
         self.split = split
+        tarball = Path(root, "downstream_dataset.tar")
+        super().__init__(tarball=tarball, extra=Path(extra), name=split, subset=subset, **transforms)
         self.class_ids_file = Path(extra, "class-ids.npy")
-        super().__init__(
-            tarball=Path(root, "downstream_dataset.tar"),
-            entries_file=Path(extra, entries_name(split, subset)),
-            **transforms,
-        )
         if not self.class_ids_file.is_file():
             raise UserError(
                 f"{self.class_ids_file} does not exist, so {self.entries_file.name} has no labels: index the tarball "

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dinov2.data.tar_index.numpy_files import load_entries
+from dinov2.data.tar_index import check_fingerprint, entries_name, load_entries
 from dinov2.data.tar_reader import TarReader
 from dinov2.errors import UserError
 
@@ -14,36 +14,39 @@ from .base import TileDataset, TileReadError
 
 # Columns of the index.
 CLASS, FILE, START, END = range(4)
-_ROWS_PER_CHECK = 1 << 20
 
 
 class TarTileDataset(TileDataset):
-    """Tiles of `tarball` at the byte ranges of `entries_file`, (n, 4) uint64: class, file, start, end."""
+    """Tiles of `tarball` at the byte ranges of an index, (n, 4) uint64: class, file, start, end."""
 
     def __init__(
         self,
         *,
         tarball: Path,
-        entries_file: Path,
+        extra: Path,
+        name: str,
+        subset: str | None = None,
         transform: Callable[..., Any] | None = None,
         target_transform: Callable[..., Any] | None = None,
     ) -> None:
-        """Check the index against the tar.
+        """Check the index extra/{name}_entries[_{subset}].npy against the tar.
 
         Raises:
-            UserError: if a file is missing, the index is empty, or it points past the end of the tar.
+            UserError: if a file is missing, the index is empty, or it belongs to another tar.
         """
         super().__init__(transform=transform, target_transform=target_transform)
         self.reader = TarReader(tarball)
-        self.entries_file = entries_file
-        if not entries_file.is_file():
+        self.entries_file = extra / entries_name(name, subset)
+        if not self.entries_file.is_file():
             raise UserError(
-                f"index {entries_file} does not exist. It is made with `python scripts/infer_entries.py "
-                f"--tarball_path {tarball} --output_root {entries_file.parent} --name {entries_file.name.split('_')[0]}`"
+                f"index {self.entries_file} does not exist. It is made with `python scripts/infer_entries.py "
+                f"--tarball_path {tarball} --output_root {extra} --name {name}{f' --suffix {subset}' if subset else ''}`"
             )
+        check_fingerprint(extra, name, tarball, suffix=subset)
         self._entries: np.ndarray | None = None
-        self._check_ranges()
-        self._length = len(self.entries)
+        self._length = len(load_entries(self.entries_file))
+        if self._length == 0:
+            raise UserError(f"index {self.entries_file} is empty: no tile of {tarball} was selected")
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map would be pickled as a copy of the whole index.
@@ -84,33 +87,11 @@ class TarTileDataset(TileDataset):
     def __len__(self) -> int:
         return self._length
 
-    def _check_ranges(self) -> None:
-        entries, size = self.entries, self.reader.size
-        if len(entries) == 0:
-            raise UserError(f"index {self.entries_file} is empty: no tile of {self.reader.path} was selected")
-        for first in range(0, len(entries), _ROWS_PER_CHECK):
-            rows = np.asarray(entries[first : first + _ROWS_PER_CHECK])
-            bad = np.flatnonzero((rows[:, END] > size) | (rows[:, START] >= rows[:, END]))
-            if len(bad):
-                start, end = (int(value) for value in rows[bad[0], START : END + 1])
-                raise UserError(
-                    f"index {self.entries_file} does not belong to {self.reader.path}: tile {first + int(bad[0])} is at "
-                    f"bytes {start:,}-{end:,} of a file of {size:,} bytes. Make it again with scripts/infer_entries.py"
-                )
-
 
 class PathologyDataset(TarTileDataset):
     """`Pathology:root=...:extra=...[:subset=...]`: unlabelled tiles of `pretrain_dataset.tar`."""
 
     def __init__(self, *, root: str, extra: str, subset: str | None = None, **transforms: Any) -> None:
         """Open root/pretrain_dataset.tar through extra/pretrain_entries[_{subset}].npy."""
-        super().__init__(
-            tarball=Path(root, "pretrain_dataset.tar"),
-            entries_file=Path(extra, entries_name("pretrain", subset)),
-            **transforms,
-        )
-
-
-def entries_name(name: str, subset: str | None) -> str:
-    """File name of an index."""
-    return f"{name}_entries_{subset}.npy" if subset else f"{name}_entries.npy"
+        tarball = Path(root, "pretrain_dataset.tar")
+        super().__init__(tarball=tarball, extra=Path(extra), name="pretrain", subset=subset, **transforms)

@@ -1,0 +1,147 @@
+"""Finds the names of a list or label table among the members of an archive.
+
+Both sides can have a hundred million names, so neither is held as Python strings. A name is its 64-bit hash,
+found by binary search, and a CRC-32 that must agree as well: two different names are taken for one with a
+chance below 1e-12 even at a hundred million on each side.
+
+A name with a slash is a member path (a leading "./" does not matter), one without is a base name and stands
+for every member called so.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinov2.data.tar_index.errors import SelectionError, show_name
+
+LINES_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Names of one sort (base names or paths), ordered by hash.
+
+    Attributes:
+        keys: (n,) int64 hashes, ascending; equal names stand next to each other, in the order of the table.
+        checks: (n,) uint32 CRC-32 of the same names.
+        rows: (n,) int64, their rows in the table.
+    """
+
+    keys: NDArray[np.int64]
+    checks: NDArray[np.uint32]
+    rows: NDArray[np.int64]
+
+    def find(self, names: list[bytes]) -> NDArray[np.int64]:
+        """Row of each name, (len(names),) int64; -1 where the table does not have it."""
+        if not len(self.keys) or not names:
+            return np.full(len(names), -1)
+        keys, checks = hash_names(names)
+        order = np.argsort(
+            keys
+        )  # neighbouring look-ups then touch neighbouring memory: four times faster at a million rows
+        places = np.empty(len(names), np.int64)
+        places[order] = np.searchsorted(self.keys, keys[order])
+        places[places == len(self.keys)] = 0
+        found = (self.keys[places] == keys) & (self.checks[places] == checks)
+        return np.where(found, self.rows[places], -1)
+
+
+class NameTable:
+    """Names in the order of their file, with the number of members that each one matched.
+
+    Attributes:
+        hits: (n,) uint32, how many members each name stands for so far; of equal names only the first counts.
+    """
+
+    def __init__(self, chunks: Iterable[list[bytes]]):
+        parts = [(*hash_names(names), _are_paths(names)) for names in chunks] or [(*hash_names([]), np.zeros(0, bool))]
+        keys, checks, are_paths = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        del parts
+        self._bases = _sort(keys, checks, np.flatnonzero(~are_paths))
+        self._paths = _sort(keys, checks, np.flatnonzero(are_paths))
+        self.hits = np.zeros(len(keys), np.uint32)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def find(
+        self, paths: list[bytes], bases: list[bytes], *, counted: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows that name each member: by its base name and by its path.
+
+        Args:
+            paths: (m) member paths.
+            bases: (m) their base names.
+            counted: (m,) whether the member is a tile and so adds to `hits`.
+        Returns:
+            Two arrays (m,) int64, -1 where no row does.
+        """
+        by_base = self._bases.find(bases)
+        by_path = (
+            self._paths.find([plain_path(path) for path in paths]) if len(self._paths.keys) else np.full(len(paths), -1)
+        )
+        for rows in (by_base, by_path):
+            matched = rows[(rows >= 0) & counted]
+            np.add.at(self.hits, matched, np.ones(len(matched), np.uint32))  # a plain 1 would be twenty times slower
+        return by_base, by_path
+
+    def repeated(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Pairs of rows with the same name: arrays (m,) of the earlier and of the later row."""
+        for table in (self._bases, self._paths):
+            same = (table.keys[1:] == table.keys[:-1]) & (table.checks[1:] == table.checks[:-1])
+            yield table.rows[:-1][same], table.rows[1:][same]
+
+    def unmatched(self) -> NDArray[np.int64]:
+        """Rows that no member answers to; a repeated name counts once."""
+        later = [pair[1] for pair in self.repeated()]
+        missing = self.hits == 0
+        missing[np.concatenate(later)] = False
+        return np.flatnonzero(missing)
+
+
+def base_names(paths: list[bytes]) -> list[bytes]:
+    """What stands after the last slash of each path."""
+    return [path.rpartition(b"/")[2] for path in paths]
+
+
+def plain_path(path: bytes) -> bytes:
+    """The path without "./" in front."""
+    while path.startswith(b"./"):
+        path = path[2:].lstrip(b"/")
+    return path
+
+
+def read_list(path: str | Path) -> Iterator[list[bytes]]:
+    """The names of a text file, one a line, in chunks, without blanks around them, blank lines and byte-order mark."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(3) != b"\xef\xbb\xbf":
+                file.seek(0)
+            while lines := file.readlines(LINES_BYTES):
+                yield [line for line in (line.strip() for line in lines) if line]
+    except OSError as error:
+        raise SelectionError(f"the list {show_name(path)} cannot be read: {error.strerror}.") from error
+
+
+def hash_names(names: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Two independent numbers of each name as it is matched, each (n,)."""
+    if b"./" in b"\0".join(names):
+        names = [plain_path(name) for name in names]
+    keys = np.fromiter(map(hash, names), np.int64, len(names))
+    checks = np.fromiter(map(zlib.crc32, names), np.uint32, len(names))
+    return keys, checks
+
+
+def _are_paths(names: list[bytes]) -> NDArray[np.bool_]:
+    if b"/" not in b"\0".join(names):
+        return np.zeros(len(names), bool)
+    return np.fromiter((b"/" in name for name in names), bool, len(names))
+
+
+def _sort(keys: NDArray[np.int64], checks: NDArray[np.uint32], rows: NDArray[np.int64]) -> _Sorted:
+    rows = rows[np.argsort(keys[rows], kind="stable")]
+    return _Sorted(keys[rows], checks[rows], rows)

@@ -1,0 +1,127 @@
+"""Reads stretches of tiles and says what is wrong with each; this part of verification runs in worker processes.
+
+A tile is right if its bytes are all there, have the CRC-32 that was recorded, and decode as an image of an
+allowed format and size.
+"""
+
+import io
+import json
+import os
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinov2.data.tar_index.errors import show_name
+from dinov2.data.tar_index.headers import BLOCK
+from dinov2.errors import UserError
+
+IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+LARGEST_SIDE = 4096
+SHOWN_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One bad tile.
+
+    Attributes:
+        kind: "place" (the row is no member's data), "bytes" (cut or changed since) or "image" (does not decode).
+    """
+
+    tar: str
+    row: int
+    name: str
+    start: int
+    end: int
+    kind: str
+    reason: str
+
+    def json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.__dict__, ensure_ascii=True)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive rows of one tar.
+
+    Attributes:
+        first: row of the first one in the entries.
+        places: (n, 2) int64, start and end byte of each.
+        crc: (n,) uint32 recorded values, or None.
+        decode: whether to decode the images too.
+    """
+
+    tar: str
+    first: int
+    places: NDArray[np.int64]
+    crc: NDArray[np.uint32] | None
+    decode: bool
+
+
+def check_stretch(stretch: Stretch) -> tuple[NDArray[np.uint32], list[Problem]]:
+    """CRC-32 of each tile, (n,) uint32, and the bad ones."""
+    values = np.zeros(len(stretch.places), np.uint32)
+    problems = []
+    descriptor = os.open(stretch.tar, os.O_RDONLY)
+    try:
+        for i, (start, end) in enumerate(stretch.places.tolist()):
+            data = os.pread(descriptor, max(0, end - start), start)
+            values[i] = zlib.crc32(data)
+            kind, reason = "bytes", _changed(data, end - start, None if stretch.crc is None else int(stretch.crc[i]))
+            if reason is None and stretch.decode:
+                kind, reason = "image", _undecodable(data)
+            if reason is not None:
+                name = stored_name(descriptor, start)
+                problems.append(Problem(stretch.tar, stretch.first + i, name, start, end, kind, reason))
+    finally:
+        os.close(descriptor)
+    return values, problems
+
+
+def stored_name(descriptor: int, start: int) -> str:
+    """The name in the header before the data at `start`, for a message; long names are cut as the header has them."""
+    text = os.pread(descriptor, 100, max(0, start - BLOCK)).partition(b"\0")[0].decode("utf-8", "replace")
+    return text.encode("unicode_escape", "replace").decode("ascii") if not text.isprintable() else text
+
+
+def need_pillow() -> None:
+    """Refuse to promise decoding where Pillow is missing."""
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise UserError("decoding tiles needs Pillow: pip install pillow, or leave it out with --no-decode.") from error
+
+
+def _changed(data: bytes, length: int, crc: int | None) -> str | None:
+    """Why the bytes of a tile are not those that were indexed; None if they are."""
+    if len(data) != length or not data:
+        return f"expected {length:,} bytes, got {len(data):,}"
+    if crc is not None and zlib.crc32(data) != crc:
+        return (
+            f"expected CRC-32 {crc:08x}, got {zlib.crc32(data):08x}: the bytes changed since the values were recorded"
+        )
+    return None
+
+
+def _undecodable(data: bytes) -> str | None:
+    """Why a tile is no image; the size is read from its header before anything is decoded."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+            if max(image.size) > LARGEST_SIDE:
+                return f"expected at most {LARGEST_SIDE:,} pixels a side, got {image.width:,} x {image.height:,}"
+            image.load()
+    except Image.UnidentifiedImageError:
+        start = data[:SHOWN_BYTES].hex(" ")
+        return f"expected {', '.join(IMAGE_FORMATS)}, found {len(data):,} bytes starting with {start}"
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ) as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files
+        return f"it does not decode: {type(error).__name__}: {show_name(str(error))[1:-1]}"
+    return None

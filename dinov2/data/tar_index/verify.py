@@ -1,0 +1,277 @@
+"""Reads an indexed archive again, all of it, and compares it with its index.
+
+Three things are checked. The headers are walked, and every row of the entries must be a tile that the walk
+finds; the file names must be the same. Then every tile is read: all bytes there, CRC-32 as recorded,
+decodable. The fingerprints were checked before.
+"""
+
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinov2.data.tar_index.concat import COHORTS
+from dinov2.data.tar_index.crc import crc_name, load_crc32
+from dinov2.data.tar_index.errors import SelectionError, show_name
+from dinov2.data.tar_index.fingerprint import (
+    SideFileRecord,
+    TarRecord,
+    check_fingerprint,
+    current_record,
+    entries_name,
+    fingerprint,
+    side_name,
+)
+from dinov2.data.tar_index.header_check import RowCheck, check_headers
+from dinov2.data.tar_index.name_files import load_names
+from dinov2.data.tar_index.numpy_files import ArrayWriter, load_entries
+from dinov2.data.tar_index.progress import byte_progress
+from dinov2.data.tar_index.staging import Staging
+from dinov2.data.tar_index.tile_check import Problem, Stretch, check_stretch, need_pillow
+from dinov2.errors import UserError
+from dinov2.utils.atomic import write_text
+
+SCAN_ROWS = 1 << 20
+STRETCH_ROWS = 512
+QUEUED = 8  # stretches waiting for each worker: enough to keep it busy, few enough to hold no memory
+KEPT_PROBLEMS = 100_000
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """What to check; the fields are the flags of scripts/verify_dataset.py.
+
+    Attributes:
+        tar: the archive, or for joined entries the folder with `{cohort}.tar`.
+        workers: processes; 0 or 1 works in this one.
+    """
+
+    tar: Path
+    extra: Path
+    name: str | None = None
+    suffix: str | None = None
+    workers: int = 1
+    decode: bool = True
+    write_crc: bool = False
+    report: Path | None = None
+
+
+@dataclass
+class VerifyReport:
+    """What was found.
+
+    Attributes:
+        kinds: how many faults of each kind of `Problem`.
+        problems: the first 100,000 of them.
+        archive: faults of an archive as a whole.
+    """
+
+    path: Path
+    tiles: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
+    archive: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many faults of single tiles there are."""
+        return sum(self.kinds.values())
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the archive is what was indexed, whether its tiles decode or not."""
+        return not self.archive and set(self.kinds) <= {"image"}
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.count and not self.archive
+
+    def line(self) -> str:
+        """The summary, on one line."""
+        if self.good:
+            return f"{self.tiles:,} tiles are as they were indexed"
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.kinds.items()))
+        return (
+            f"{self.count:,} faults in {self.tiles:,} tiles ({kinds or 'none'}), "
+            f"{len(self.archive):,} of whole archives; listed in {self.path}"
+        )
+
+    def note(self, problem: Problem) -> None:
+        """Count a bad tile, and keep it if it is among the first."""
+        self.kinds[problem.kind] += 1
+        if len(self.problems) < KEPT_PROBLEMS:
+            self.problems.append(problem)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive rows [first, last) of the entries that lie in one tar; `name` is the prefix of its file names."""
+
+    tar: Path
+    name: str | None
+    first: int
+    last: int
+
+
+def verify_dataset(request: VerifyRequest) -> VerifyReport:
+    """Check everything, write the report, and on request the CRC-32 values.
+
+    Raises:
+        StaleIndexError: the index does not belong to the archive; there is no point in comparing them.
+    """
+    if request.decode:
+        need_pillow()
+    path = request.extra / entries_name(request.name, request.suffix)
+    entries = load_entries(path)
+    parts = _parts(request, entries)
+    report = VerifyReport(
+        request.report or path.with_name(path.stem.replace("entries", "verified") + ".jsonl"), tiles=len(entries)
+    )
+    for part in parts:
+        if not check_fingerprint(request.extra, request.name, part.tar, suffix=request.suffix):
+            report.notes.append(f"the index of {show_name(part.tar)} has no fingerprint: made by another tool")
+        names = request.extra / side_name(part.name, "file_indices.npy")
+        check = RowCheck(str(part.tar), entries, rows=(part.first, part.last), note=report.note)
+        report.archive += check_headers(part.tar, check, names=names, prefix=part.name)
+    crc = load_crc32(request.extra, request.name, suffix=request.suffix)
+    with Staging(request.extra) as staging:
+        sink = _crc_writer(request, staging) if request.write_crc else None
+        _check_tiles(request, parts, entries, crc, sink=sink, report=report)
+        if sink is not None:
+            sink.close()
+            _commit_crc(request, staging, report)
+    faults = [json.dumps({"archive": fault}) for fault in report.archive]
+    write_text(
+        report.path, "".join(line + "\n" for line in [*faults, *(problem.json() for problem in report.problems)])
+    )
+    return report
+
+
+def _parts(request: VerifyRequest, entries: NDArray[np.uint64]) -> list[Part]:
+    """The stretches of rows that lie in one tar each."""
+    if entries.shape[1] == 4:
+        if not request.tar.is_file():
+            raise SelectionError(f"--tarball_path {show_name(request.tar)} is not a file, as entries of one tar need.")
+        return [Part(request.tar, request.name, 0, len(entries))]
+    if not request.tar.is_dir():
+        raise SelectionError(
+            f"{show_name(request.tar)} is not a folder: entries of several cohorts need the folder of their tars."
+        )
+    cohorts = load_names(request.extra / COHORTS)
+    edges = [0, *_changes(entries[:, 4]), len(entries)]
+    parts = []
+    for first, last in pairwise(edges):
+        cohort = cohorts.get(int(entries[first, 4])) if first < last else ""
+        if cohort is None:
+            raise SelectionError(
+                f"row {first:,} has the cohort index {int(entries[first, 4])}, which {COHORTS} does not know."
+            )
+        parts.append(Part(request.tar / f"{cohort}.tar", cohort, first, last))
+    return [part for part in parts if part.first < part.last]
+
+
+def _changes(column: NDArray[np.uint64]) -> list[int]:
+    """Rows whose value differs from the row before, (n,) looked through piece by piece."""
+    changes: list[int] = []
+    for first in range(0, len(column), SCAN_ROWS):
+        piece = np.asarray(column[max(0, first - 1) : first + SCAN_ROWS])
+        changes += (np.flatnonzero(piece[1:] != piece[:-1]) + max(1, first)).tolist()
+    return changes
+
+
+def _check_tiles(
+    request: VerifyRequest,
+    parts: list[Part],
+    entries: NDArray[np.uint64],
+    crc: NDArray[np.uint32] | None,
+    *,
+    sink: ArrayWriter | None,
+    report: VerifyReport,
+) -> None:
+    """Read every tile; CRC-32 values go to the sink, faults to the report."""
+    total = int(sum((entries[part.first : part.last, 3] - entries[part.first : part.last, 2]).sum() for part in parts))
+    stretches = _stretches(parts, entries, crc, decode=request.decode)
+    with byte_progress(total, title="reading tiles", unit="tiles") as advance, _workers(request.workers) as executor:
+        read = tiles = 0
+        for stretch, (values, problems) in _in_order(
+            executor, check_stretch, stretches, waiting=QUEUED * request.workers
+        ):
+            for problem in problems:
+                report.note(problem)
+            if sink is not None:
+                sink.append(values)
+            read, tiles = read + int(np.diff(stretch.places).sum()), tiles + len(values)
+            advance(read, tiles)
+
+
+def _stretches(
+    parts: list[Part], entries: NDArray[np.uint64], crc: NDArray[np.uint32] | None, *, decode: bool
+) -> Iterator[Stretch]:
+    """All rows in pieces for the workers."""
+    for part in parts:
+        for first in range(part.first, part.last, STRETCH_ROWS):
+            rows = slice(first, min(first + STRETCH_ROWS, part.last))
+            places = entries[rows, 2:4].astype(np.int64)
+            yield Stretch(str(part.tar), first, places, None if crc is None else np.array(crc[rows]), decode)
+
+
+def _workers(count: int) -> AbstractContextManager[Executor | None]:
+    """Processes that start fresh, since forking a process with threads can hang; None for work in this process."""
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn")) if count > 1 else nullcontext()
+
+
+def _in_order(
+    executor: Executor | None, work: Callable[[In], Out], items: Iterable[In], *, waiting: int
+) -> Iterator[tuple[In, Out]]:
+    """Each item with its result, in order; at most `waiting` items are under way at a time."""
+    if executor is None:
+        yield from ((item, work(item)) for item in items)
+        return
+    under_way: deque[tuple[In, Future[Out]]] = deque()
+    try:
+        for item in items:
+            under_way.append((item, executor.submit(work, item)))
+            if len(under_way) >= waiting:
+                first, future = under_way.popleft()
+                yield first, future.result()
+        while under_way:
+            first, future = under_way.popleft()
+            yield first, future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that decoded tiles was killed: too little memory, or a damaged image that crashes its decoder. "
+            "Try again with --workers 1, or with --no-decode."
+        ) from error
+
+
+def _crc_writer(request: VerifyRequest, staging: Staging) -> ArrayWriter:
+    return ArrayWriter(staging.open(crc_name(request.name, request.suffix)), dtype="<u4", columns=None)
+
+
+def _commit_crc(request: VerifyRequest, staging: Staging, report: VerifyReport) -> None:
+    """Record the values, unless that would bless an archive that has changed."""
+    if not report.unchanged:
+        report.notes.append("the CRC-32 values were not written, since the archive is not what was indexed")
+        return
+    entries, crc = entries_name(request.name, request.suffix), crc_name(request.name, request.suffix)
+    record = current_record(request.extra, request.name, entries)
+    tars: Sequence[TarRecord] = record.tars if record is not None else [TarRecord(fingerprint(request.tar), 0)]
+    needs = {entries: fingerprint(request.extra / entries)}
+    staging.commit(
+        request.name, make_records=lambda staged: {crc: SideFileRecord(staged.fingerprint(crc), tars, needs)}
+    )

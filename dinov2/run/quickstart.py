@@ -1,0 +1,175 @@
+"""The quick start: from tiles to a trained model through the same commands that a real run uses.
+
+Started by `bash scripts/quickstart.sh`; every command it runs is printed.
+"""
+
+import argparse
+import json
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # started by its path: make the package importable without an installation
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from dinov2.configs import CONFIG_ROOT
+from dinov2.errors import UserError
+from dinov2.run.tile_sets import Tile, tiles_of_demo, tiles_of_folder, write_tile_sets
+from dinov2.utils.atomic import write_text
+from dinov2.utils.cli import run_command
+from dinov2.visualize.curves import plot_curves, read_lines
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PARTS = ("data", "tiles", "tarballs", "run", "summary.json", "curves.png")
+NEIGHBOURS = 20
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The outcome, as written to summary.json; accuracies are balanced ones from 0 to 1, None without labels."""
+
+    knn_untrained: float | None
+    knn_trained: float | None
+    loss_first: float
+    loss_last: float
+    tiles_per_second: float
+    seconds: float
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The options of the quick start."""
+    parser = argparse.ArgumentParser("quickstart", description="Train a small ViT on synthetic or your own tiles.")
+    parser.add_argument("--seed", type=int, default=0, help="of the demo tiles and the training")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="your own images, class subfolders optional")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "quickstart", metavar="DIR")
+    parser.add_argument(
+        "opts", nargs="*", metavar="key=value", help="settings of the training, such as optim.max_iter=50"
+    )
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Make or take tiles, pack, index, train, summarise."""
+    started = time.monotonic()
+    output: Path = args.output.resolve()
+    clear(output)
+    tiles = collect_tiles(args, output)
+    labelled = any("test" in tile.splits for tile in tiles)
+    pack_and_index(tiles, output, labelled=labelled)
+    train(args, output, labelled=labelled)
+    plot_curves(output / "run", output / "curves.png")
+    summary = summarise(output / "run", seconds=time.monotonic() - started)
+    write_text(output / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
+    sys.stdout.write(as_table(summary, output))
+    return 0
+
+
+def clear(output: Path) -> None:
+    """Remove what an earlier quick start has left, and nothing else."""
+    for part in PARTS:
+        path = output / part
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+
+
+def collect_tiles(args: argparse.Namespace, output: Path) -> list[Tile]:
+    """Draw the demo tiles, or list the user's."""
+    if args.data is not None:
+        return tiles_of_folder(args.data, seed=args.seed)
+    run("-m", "dinov2.data.demo", "--output", output / "data", "--seed", args.seed)
+    return tiles_of_demo(output / "data")
+
+
+def pack_and_index(tiles: list[Tile], output: Path, *, labelled: bool) -> None:
+    """Make tarballs with `tar -chf` and their indices with scripts/infer_entries.py."""
+    tarballs = output / "tarballs"
+    tarballs.mkdir()
+    write_tile_sets(tiles, output / "tiles")
+    pretrain, downstream = tarballs / "pretrain_dataset.tar", tarballs / "downstream_dataset.tar"
+    indexer = (REPOSITORY / "scripts" / "infer_entries.py", "--output_root", tarballs)
+    run_program("tar", "-chf", pretrain, "-C", output / "tiles" / "pretrain", ".")
+    run(*indexer, "--tarball_path", pretrain, "--name", "pretrain")
+    if not labelled:
+        return
+    run_program("tar", "-chf", downstream, "-C", output / "tiles" / "downstream", ".")
+    for split in ("query", "test"):
+        lists = ("--keep", output / "tiles" / f"{split}.txt", "--csv", output / "tiles" / "labels.csv")
+        run(*indexer, "--tarball_path", downstream, "--prefix", split, *lists)
+
+
+def train(args: argparse.Namespace, output: Path, *, labelled: bool) -> None:
+    """Train with the ordinary command and the packaged quick-start configuration."""
+    place = f'root="{output / "tarballs"}":extra="{output / "tarballs"}"'
+    settings = [f"train.dataset_path=Pathology:{place}", f"train.seed={args.seed}"]
+    if labelled:
+        settings += [f"tune.{split}_dataset_path=KNN:{place}:split={split}" for split in ("query", "test")]
+    run(
+        REPOSITORY / "dinov2" / "train" / "train.py",
+        *("--config-file", CONFIG_ROOT / "train" / "quickstart.yaml"),
+        *("--output-dir", output / "run"),
+        *settings,
+        *args.opts,
+    )
+
+
+def summarise(run_dir: Path, *, seconds: float) -> Summary:
+    """Read the figures of a finished run."""
+    metrics, tuning = read_lines(run_dir / "training_metrics.json"), read_lines(run_dir / "results" / "tune.jsonl")
+    name = f"teacher.bacc_{NEIGHBOURS}"
+    return Summary(
+        knn_untrained=tuning[0][name] if tuning else None,
+        knn_trained=tuning[-1][name] if tuning else None,
+        loss_first=metrics[0]["total_loss"],
+        loss_last=metrics[-1]["total_loss"],
+        tiles_per_second=statistics.median(line["tiles_per_second"] for line in metrics[1:] or metrics),
+        seconds=round(seconds, 1),
+    )
+
+
+def as_table(summary: Summary, output: Path) -> str:
+    """The summary for people."""
+    rows = [("", "untrained" if summary.knn_trained is not None else "start", "trained")]
+    if summary.knn_untrained is not None and summary.knn_trained is not None:
+        accuracies = (f"{100 * value:.1f} %" for value in (summary.knn_untrained, summary.knn_trained))
+        rows.append((f"{NEIGHBOURS}-NN balanced accuracy", *accuracies))
+    rows.append(("loss", f"{summary.loss_first:.3f}", f"{summary.loss_last:.3f}"))
+    lines = [f"  {label:<24}{first:>12}{last:>12}" for label, first, last in rows]
+    lines.append(f"\n  {summary.tiles_per_second:.0f} tiles per second, {summary.seconds:.0f} s in all")
+    lines.append(f"  curves      {output / 'curves.png'}")
+    lines.append(f"  summary     {output / 'summary.json'}")
+    exports = sorted((output / "run" / "eval").glob("*/teacher_checkpoint.pth"), key=lambda path: path.stat().st_mtime)
+    lines.append(f"  model       {exports[-1]}")
+    lines.append(f"  checkpoints {output / 'run' / 'checkpoints'}")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def run(*arguments: object) -> None:
+    """Run a Python program of this project."""
+    run_program(sys.executable, *arguments)
+
+
+def run_program(*arguments: object) -> None:
+    """Show a command and run it.
+
+    Raises:
+        UserError: if it fails; it has said why.
+    """
+    command = [str(argument) for argument in arguments]
+    shown = ["python" if part == sys.executable else part for part in command]
+    sys.stdout.write(f"\n$ {shlex.join(shown)}\n")
+    sys.stdout.flush()
+    status = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+    if status:
+        raise UserError(f"the command above failed with status {status}; its message says why")
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(get_args_parser().parse_intermixed_args()))

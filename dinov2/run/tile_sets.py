@@ -1,0 +1,103 @@
+"""Splitting a folder of tiles into what trains a model, what votes and what is voted on."""
+
+import csv
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dinov2.data.datasets.image_folder import class_of, list_images
+from dinov2.errors import UserError
+
+TEST_SHARE = 0.25  # of the groups
+SPLITS = ("pretrain", "query", "test")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image and what it is used for; `classname` is empty without labels."""
+
+    path: Path
+    name: str  # unique base name in the tarballs
+    classname: str
+    splits: tuple[str, ...]
+
+
+def tiles_of_folder(root: Path, *, seed: int) -> list[Tile]:
+    """Split the images below a folder, subfolders being classes.
+
+    Tiles that belong together (same subfolder of a class, or same file name up to a last number, as in
+    slide7_0012.jpg) stay together. A quarter of these groups is held out for testing; the others both train and,
+    where there are classes, vote.
+
+    Raises:
+        UserError: if there are no images, or too few groups to hold some out.
+    """
+    if not root.is_dir():
+        raise UserError(f"--data {root}: there is no such folder")
+    names = list_images(root)
+    if not names:
+        raise UserError(f"--data {root}: there are no images in this folder")
+    classes = {class_of(name) for name in names}
+    labelled = len(classes) > 1
+    groups = sorted({group_of(name) for name in names})
+    if labelled and len(groups) < 4:
+        raise UserError(f"--data {root}: {len(groups)} group(s) of tiles are too few to hold some out for testing")
+    held_out = set(random.Random(seed).sample(groups, round(TEST_SHARE * len(groups)))) if labelled else set()
+    use = ("pretrain", "query") if labelled else ("pretrain",)
+    return [
+        Tile(
+            path=(root / name).resolve(),
+            name=name.replace("/", "__"),
+            classname=class_of(name) if labelled else "",
+            splits=("test",) if group_of(name) in held_out else use,
+        )
+        for name in names
+    ]
+
+
+def tiles_of_demo(root: Path) -> list[Tile]:
+    """The tiles of a demo data set in its own split, which is by slide."""
+    paths = {path.name: path for path in (root / "tiles").rglob("*.jpg")}
+    with (root / "labels.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [Tile(paths[row["filename"]].resolve(), row["filename"], row["class"], (row["split"],)) for row in rows]
+
+
+def group_of(name: str) -> str:
+    """What a tile was cut from, as far as its path tells."""
+    path = Path(name)
+    folders = path.parent.parts[1:]
+    if folders:
+        return "/".join(folders)
+    match = re.fullmatch(r"(.+)[_\-. ]\d+", path.stem)
+    return match.group(1) if match else path.stem
+
+
+def write_tile_sets(tiles: Sequence[Tile], folder: Path) -> None:
+    """Lay out folders of links to pack with `tar -chf`, keep lists and a table of labels.
+
+    `pretrain/` and `downstream/` hold links; `{split}.txt` lists base names; `labels.csv` has columns
+    filename, label, class.
+    """
+    members: dict[str, list[Tile]] = defaultdict(list)
+    for tile in tiles:
+        for split in tile.splits:
+            members[split].append(tile)
+    _link(members["pretrain"], folder / "pretrain")
+    _link([tile for split in ("query", "test") for tile in members[split]], folder / "downstream")
+    for split in SPLITS:
+        (folder / f"{split}.txt").write_text("".join(f"{tile.name}\n" for tile in members[split]), encoding="utf-8")
+    numbers = {name: number for number, name in enumerate(sorted({tile.classname for tile in tiles}))}
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("filename", "label", "class"))
+        writer.writerows((tile.name, numbers[tile.classname], tile.classname) for tile in tiles)
+
+
+def _link(tiles: Iterable[Tile], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for tile in tiles:
+        (folder / tile.name).symlink_to(tile.path)

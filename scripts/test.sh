@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Everything that must hold: lint, types, tests, the README's commands. Sets itself up in .venv.
+# Arguments go to pytest: bash scripts/test.sh -k losses
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.sh dev
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
+echo "== lint"
+ruff check .
+ruff format --check .
+echo "== types"
+mypy
+echo "== tests"
+python -m pytest "$@"

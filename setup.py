@@ -1,0 +1,43 @@
+"""Installation: `pip install -e .` for training, `pip install -e ".[dev]"` for working on the code."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+EXTRAS = {
+    "xformers": ["xformers"],
+    "wandb": ["wandb"],
+    "tensorboard": ["tensorboard"],
+    "viz": ["matplotlib"],
+    "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "matplotlib", "tensorboard"],
+}
+
+setup(
+    name="dinov2-pathology",
+    version=re.search(r'__version__ = "(.+)"', (ROOT / "dinov2" / "__init__.py").read_text()).group(1),
+    description="DINOv2 for pathology: from slides to a published foundation model",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["dinov2", "dinov2.*"]),
+    package_data={"dinov2": ["configs/*.yaml", "configs/*/*.yaml"]},
+    install_requires=[
+        "torch>=2.10",
+        "torchvision",
+        "numpy",
+        "pillow",
+        "omegaconf>=2.3",
+        "fvcore",
+        "submitit",
+        "torchmetrics",
+        "scikit-learn",
+        "safetensors",
+        "tqdm",
+        "opencv-python-headless",
+    ],
+    extras_require=EXTRAS,
+)

@@ -1,0 +1,101 @@
+"""The schema is closed, layers win in order, and mistakes are answered with what is right."""
+
+import pytest
+from omegaconf import OmegaConf
+
+import dinov2.configs as configs
+from dinov2.configs import (
+    CONFIG_ROOT,
+    complete_config,
+    load_config_file,
+    merge_layers,
+    parse_overrides,
+    validate_config,
+)
+from dinov2.errors import UserError
+
+PACKAGED = sorted(path.relative_to(CONFIG_ROOT).as_posix() for path in CONFIG_ROOT.rglob("*.yaml"))
+
+
+def test_default_is_complete_and_valid():
+    cfg = complete_config(configs.dinov2_default_config)
+    assert not OmegaConf.missing_keys(cfg)
+    validate_config(cfg)
+    reference = {"optim.base_lr": 0.004, "optim.clip_grad": 3.0, "teacher.momentum_teacher": 0.992}
+    reference |= {"dino.head_n_prototypes": 65536, "train.OFFICIAL_EPOCH_LENGTH": 1250, "student.drop_path_rate": 0.3}
+    assert {key: OmegaConf.select(cfg, key) for key in reference} == reference
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_files_are_valid(name):
+    validate_config(complete_config(load_config_file(CONFIG_ROOT / name)))
+
+
+def test_later_layers_win():
+    layers = [("file", {"optim": {"epochs": 7, "min_lr": 0.5}}), ("command line", {"optim": {"epochs": 9}})]
+    cfg = merge_layers([(source, OmegaConf.create(layer)) for source, layer in layers])
+    assert (cfg.optim.epochs, cfg.optim.min_lr, cfg.optim.weight_decay) == (9, 0.5, 0.04)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.warmup_pc=0.1", "did you mean optim.warmup_pct"),
+        ("student.patchsize=16", "did you mean student.patch_size"),
+        ("epochs=3", "did you mean optim.epochs"),
+        ("tune.tune_every=1", "its place is tune.tune_every_pct"),
+        ("optim.epochs=many", "optim.epochs"),
+        ("train=3", "train is a section"),
+    ],
+)
+def test_wrong_keys_and_types(override, message):
+    with pytest.raises(UserError, match=message):
+        merge_layers([("the command line", parse_overrides([override]))])
+
+
+def test_two_spellings_of_one_setting():
+    share = complete_config({"optim": {"warmup_pct": 0.2}})
+    assert (share.optim.warmup_pct, share.optim.warmup_epochs) == (0.2, None)
+    again = merge_layers([("a", share), ("b", OmegaConf.create({"optim": {"warmup_epochs": 3}}))])
+    assert (again.optim.warmup_pct, again.optim.warmup_epochs) == (None, 3)
+    with pytest.raises(UserError, match="two ways"):
+        complete_config({"optim": {"warmup_pct": 0.2, "warmup_epochs": 3}})
+
+
+def test_arguments_that_are_not_settings():
+    with pytest.raises(UserError, match="expected key=value"):
+        parse_overrides(["optim.epochs"])
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(UserError, match="train/quickstart"):
+        load_config_file(tmp_path / "no.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1, 2")
+    with pytest.raises(UserError, match="not a YAML file"):
+        load_config_file(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- a")
+    with pytest.raises(UserError, match="a list"):
+        load_config_file(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"crops": {"global_crops_size": 225}}, r"crops.global_crops_size=225 .* 224 and 240"),
+        ({"crops": {"local_crops_size": 90}}, r"80 and 96"),
+        ({"train": {"centering": "sinkhorn"}}, "did you mean sinkhorn_knopp"),
+        ({"optim": {"scaling_rule": "linear"}}, "linear_wrt_256"),
+        ({"dino": {"loss_weight": 0}}, "dino.loss_weight"),
+        ({"train": {"batch_size_per_gpu": 0}}, "at least 1"),
+        ({"ibot": {"mask_sample_probability": 0.001}}, "no crop is ever masked"),
+        ({"ibot": {"mask_ratio_min_max": [0.5, 0.1]}}, "mask_ratio_min_max"),
+        ({"optim": {"warmup_pct": 10}}, "from 0 to 1"),
+        ({"tune": {"query_dataset_path": "x"}}, "belong together"),
+        ({"tune": {"early_stopping": {"enable": True}}}, "needs tune.query_dataset_path"),
+        ({"compute_precision": {"student": {"backbone": {"sharding_strategy": "FULL"}}}}, "FULL_SHARD"),
+        ({"compute_precision": {"teacher": {"dino_head": {"mixed_precision": {"param_dtype": "fp61"}}}}}, "fp16"),
+    ],
+)
+def test_values_that_cannot_work(section, message):
+    with pytest.raises(UserError, match=message):
+        validate_config(complete_config(section))

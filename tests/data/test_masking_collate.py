@@ -1,0 +1,82 @@
+"""Masks and batches are the reference's for the same random numbers."""
+
+import hashlib
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from dinov2.data import MaskingGenerator, collate_data_and_cast
+
+REFERENCE = {0: "de8a847bff8c", 25: "a35590763c0e", 51: "b0bb2b696732", 64: "391741c7ab6b", 100: "08ca8cbc5ad0"}
+
+
+def test_masks_of_the_reference():
+    generator = MaskingGenerator((16, 16), max_num_patches=128.0)
+    random.seed(0)
+    for count, digest in [*REFERENCE.items(), (128, "a90017841add"), (128, "e05a09ab42ec")]:
+        mask = generator(count)
+        assert mask.sum() == count
+        assert hashlib.sha1(np.packbits(mask).tobytes()).hexdigest()[:12] == digest
+
+
+def test_mask_never_exceeds_its_target():
+    generator = MaskingGenerator(8, max_num_patches=20)
+    random.seed(1)
+    assert "8x8" in repr(generator)
+    for target in range(0, 64, 3):
+        assert generator(target).sum() <= target
+
+
+def samples(count: int, locals_: int = 3) -> list:
+    def crop(value: float, size: int) -> torch.Tensor:
+        return torch.full((1, size, size), value)
+
+    return [
+        (
+            {
+                "global_crops": [crop(10.0 * s + c, 2) for c in range(2)],
+                "local_crops": [crop(10.0 * s + c, 1) for c in range(locals_)],
+            },
+            None,
+        )
+        for s in range(count)
+    ]
+
+
+def collate(count: int, dtype=torch.float32, locals_: int = 3) -> dict:
+    random.seed(0)
+    return collate_data_and_cast(
+        samples(count, locals_),
+        mask_ratio_tuple=(0.1, 0.5),
+        mask_probability=0.5,
+        dtype=dtype,
+        n_tokens=256,
+        mask_generator=MaskingGenerator((16, 16), max_num_patches=128.0),
+    )
+
+
+def test_batch_of_the_reference():
+    batch = collate(4)
+    assert batch["upperbound"] == 357
+    assert batch["n_masked_patches"].tolist() == [333]
+    assert batch["collated_masks"].sum(-1).tolist() == [97, 113, 0, 0, 76, 0, 0, 47]
+    assert batch["collated_global_crops"][:, 0, 0, 0].tolist() == [0, 10, 20, 30, 1, 11, 21, 31]
+    assert batch["collated_local_crops"][:, 0, 0, 0].tolist() == [0, 10, 20, 30, 1, 11, 21, 31, 2, 12, 22, 32]
+    flat = batch["collated_masks"].flatten()
+    assert torch.equal(batch["mask_indices_list"], flat.nonzero().flatten())
+    counts = batch["collated_masks"].sum(-1)
+    assert torch.allclose(batch["masks_weight"], torch.cat([torch.full((int(n),), 1 / int(n)) for n in counts if n]))
+
+
+@pytest.mark.parametrize(("images", "upperbound"), [(64, 4941), (32, 2496), (12, 967), (2, 204), (1, 128)])
+def test_upperbound_depends_on_sizes_only(images, upperbound):
+    assert collate(images)["upperbound"] == upperbound
+
+
+def test_dtype_and_no_local_crops():
+    batch = collate(2, dtype=torch.bfloat16, locals_=0)
+    assert batch["collated_global_crops"].dtype == torch.bfloat16
+    assert batch["masks_weight"].dtype == torch.float32
+    assert len(batch["collated_local_crops"]) == 0

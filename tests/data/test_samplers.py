@@ -1,0 +1,137 @@
+"""Orders: DINOv2's exact sequences, and the permutation that needs no memory."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from dinov2.data.permutation import Permutation
+from dinov2.data.samplers import EpochSampler, InfiniteSampler, PositionSampler, ShardedInfiniteSampler
+from dinov2.data.training_view import SeededCollate, TrainingView
+
+
+def first(sampler, count: int) -> str:
+    return " ".join(str(int(index)) for index in islice(iter(sampler), count))
+
+
+def infinite(n, **kwargs):
+    return InfiniteSampler(sample_count=n, shuffle=True, **{"start": 0, "step": 1, **kwargs})
+
+
+def sharded(n, **kwargs):
+    return ShardedInfiniteSampler(sample_count=n, shuffle=True, **{"start": 0, "step": 1, **kwargs})
+
+
+REFERENCE = [
+    (InfiniteSampler(sample_count=5, start=1, step=2), "1 3 1 3 1 3"),
+    (infinite(10), "4 1 7 5 3 9 0 8 6 2 1 3 6 8 0 2 5 7 4 9"),
+    (infinite(10, start=1, step=2), "1 5 9 8 2 3 8 2 7 9 3 5 4 2 8 0 8 4 9 6"),
+    (infinite(10, advance=13), "8 0 2 5 7 4 9 6 3 9 5 0 4 7 2 1 8 1 0 5"),
+    (sharded(10), "3 6 0 8 7 5 1 2 9 4 6 8 1 3 7 4 0 2 9 5 3 9"),
+    (sharded(11, step=2), "9 2 4 10 5 10 2 4 9 5 9 2 4 5 10 2 10 4 9 5 10 2"),
+    (sharded(11, start=1, step=2), "1 3 8 7 0 8 7 3 0 1 7 3 8 0 1 8 0 1 3 7 3 8"),
+    (sharded(10, use_new_shuffle_tensor_slice=True), "3 1 8 9 5 2 4 6 0 7 9 7 8 6 3 4 1 0 2 5 1 9"),
+    (sharded(10, advance=12), "1 3 7 4 0 2 9 5 3 9"),
+    (sharded(10, step=2, advance=12), "7 6 3 6 0 7 3 4 0 4 7 6 3"),
+    (sharded(10, step=2), "6 0 7 4 3 4 0 7 6 3 6 0 7 3 4 0 4 7 6 3 4 0"),
+    (sharded(10, seed=3750), "8 6 2 4 5 0 9 3 1 7 9 4 0 5 7 8 6 1 2 3 8 1"),
+]
+
+
+@pytest.mark.parametrize(("sampler", "expected"), REFERENCE)
+def test_infinite_samplers_of_the_reference(sampler, expected):
+    assert first(sampler, len(expected.split())) == expected
+    assert first(sampler, len(expected.split())) == expected  # iterating again starts again
+
+
+def test_epoch_sampler_of_the_reference():
+    plain = EpochSampler(size=7, sample_count=5, start=0, step=2)
+    assert first(plain, 9) == "0 2 4 1"
+    assert len(plain) == 4
+    expected = {0: {0: "2 3 4 4 1 1 0 3", 1: "0 1 0 4 3 2 3 2"}, 3: {0: "2 3 4 4 1 1 0 3", 2: "1 1 4 2 3 2 3 0"}}
+    for seed, epochs in expected.items():
+        sampler = EpochSampler(size=8, sample_count=5, shuffle=True, seed=seed, start=0, step=1)
+        for epoch, order in epochs.items():
+            sampler.set_epoch(epoch)
+            assert first(sampler, 9) == order
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 255, 256, 257, 5000])
+def test_permutation_is_a_bijection(size):
+    order = Permutation(size, 3, 1)(np.arange(size))
+    assert sorted(order.tolist()) == list(range(size))
+    backwards = Permutation(size, 3, 1)(np.arange(size)[::-1])
+    assert np.array_equal(order, backwards[::-1])  # a position's item does not depend on who else asks
+
+
+def test_permutation_depends_on_its_key_and_is_uniform():
+    size, keys = 16, 4000
+    counts = np.zeros((size, size))
+    for key in range(keys):
+        counts[np.arange(size), Permutation(size, key)(np.arange(size))] += 1
+    chi_square = ((counts - keys / size) ** 2 / (keys / size)).sum()
+    degrees = (size - 1) ** 2
+    assert abs(chi_square - degrees) < 5 * (2 * degrees) ** 0.5
+
+
+def test_permutation_of_a_billion_needs_no_memory():
+    items = Permutation(10**9, 0, 0)(np.arange(10**5) * 9973)
+    assert len(np.unique(items)) == 10**5
+    assert abs(items.mean() / 10**9 - 0.5) < 0.01
+    with pytest.raises(ValueError, match="0 .. 9"):
+        Permutation(10)(np.array([10]))
+
+
+class Draws(Dataset):
+    """Samples that show their index and the random numbers they get."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return (index, float(torch.rand(1)), float(np.random.rand())), None
+
+
+def identity(samples):
+    return samples
+
+
+def stream(workers: int, world: int, batch: int, count: int, start: int = 0) -> list:
+    """(position, sample) pairs of all ranks, by position."""
+    found = {}
+    for rank in range(world):
+        loader = DataLoader(
+            TrainingView(Draws(), seed=7),
+            sampler=PositionSampler(start=start, rank=rank, world_size=world),
+            batch_size=batch // world,
+            num_workers=workers,
+            collate_fn=SeededCollate(identity, seed=7),
+        )
+        for samples in islice(loader, count // batch):
+            found.update({position: sample for sample, position in samples})
+    return sorted(found.items())
+
+
+def test_stream_does_not_depend_on_workers_ranks_or_restarts():
+    expected = stream(workers=0, world=1, batch=4, count=40)
+    assert [position for position, _ in expected] == list(range(40))
+    for epoch in range(4):
+        indices = [sample[0] for _, sample in expected[10 * epoch : 10 * epoch + 10]]
+        assert sorted(indices) == list(range(10))
+    assert stream(workers=2, world=1, batch=4, count=40) == expected
+    assert stream(workers=0, world=2, batch=4, count=40) == expected
+    assert stream(workers=1, world=4, batch=4, count=20, start=20) == expected[20:]
+
+
+def test_same_sample_differs_between_epochs_and_leaves_the_generator_alone():
+    view = TrainingView(Draws(), seed=7)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    by_index = {}
+    for position in range(20):
+        (index, first_draw, second_draw), _ = view[position]
+        by_index.setdefault(index, []).append((first_draw, second_draw))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(len(set(draws)) == 2 for draws in by_index.values())

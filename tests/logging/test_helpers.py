@@ -1,0 +1,51 @@
+"""Medians and lines as DINOv2 writes them."""
+
+import json
+import logging
+
+from dinov2.logging import MetricLogger, SmoothedValue, setup_logging
+from dinov2.logging.helpers import truncate_metrics
+
+
+def test_median_is_the_lower_middle_of_the_window():
+    value = SmoothedValue(window_size=4)
+    for number in (9.0, 1.0, 2.0, 3.0, 4.0):
+        value.update(number)
+    assert (value.median, value.avg, value.global_avg) == (2.0, 2.5, 3.8)
+    copy = SmoothedValue(window_size=4)
+    copy.load_state_dict(value.state_dict())
+    copy.update(0.0)
+    assert (copy.median, copy.count) == (2.0, 6)
+
+
+def test_lines_at_every_tenth_and_the_last_iteration(tmp_path):
+    path = tmp_path / "training_metrics.json"
+    reports = []
+    metrics = MetricLogger(
+        output_file=path, derive=lambda iter_time, data_time: {"speed": 7.0}, on_report=reports.append
+    )
+    for number in metrics.log_every(range(100), 10, "Training", 33, 5):
+        metrics.update(lr=number, total_loss=2 * number)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [10, 20, 30, 32]
+    assert list(lines[0]) == ["iteration", "iter_time", "data_time", "lr", "total_loss", "speed"]
+    assert lines[0]["lr"] == 2.0  # items 0 .. 5
+    assert reports == lines
+
+
+def test_truncation_drops_what_a_resumed_run_writes_again(tmp_path):
+    path = tmp_path / "training_metrics.json"
+    path.write_text("".join(json.dumps({"iteration": i}) + "\n" for i in (0, 10, 20)) + '{"iterat')
+    truncate_metrics(path, 15)
+    assert path.read_text() == '{"iteration": 0}\n{"iteration": 10}\n'
+    truncate_metrics(tmp_path / "missing.json", 3)
+
+
+def test_log_file_format(tmp_path, capsys):
+    setup_logging(tmp_path)
+    logging.getLogger("dinov2").info("hello")
+    line = (tmp_path / "logs" / "log.txt").read_text().strip()
+    assert line[0] == "I"
+    assert line.endswith("] hello")
+    assert "dinov2 test_helpers.py:" in line
+    assert capsys.readouterr().out.strip() == line
