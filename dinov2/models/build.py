@@ -3,6 +3,7 @@
 from typing import Any
 
 from dinov2.errors import unknown_name
+from dinov2.layers import Attention
 
 from .vision_transformer import ARCHITECTURES, DinoVisionTransformer
 
@@ -35,13 +36,20 @@ def build_model(args: Any, only_teacher: bool = False, img_size: int = 224):
         "interpolate_offset": args.interpolate_offset,
         "interpolate_antialias": args.interpolate_antialias,
     }
-    teacher: DinoVisionTransformer = ARCHITECTURES[name](**kwargs)
+    backend = getattr(args, "attention_backend", "sdpa")
+    teacher = _use_backend(ARCHITECTURES[name](**kwargs), backend)
     if only_teacher:
         return teacher, teacher.embed_dim
-    student = ARCHITECTURES[name](
-        **kwargs, drop_path_rate=args.drop_path_rate, drop_path_uniform=args.drop_path_uniform
-    )
+    drop_path = {"drop_path_rate": args.drop_path_rate, "drop_path_uniform": args.drop_path_uniform}
+    student = _use_backend(ARCHITECTURES[name](**kwargs, **drop_path), backend)
     return student, teacher, student.embed_dim
+
+
+def _use_backend(model: DinoVisionTransformer, backend: str) -> DinoVisionTransformer:
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.backend = backend
+    return model
 
 
 def build_model_from_cfg(cfg: Any, only_teacher: bool = False):

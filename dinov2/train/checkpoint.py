@@ -57,7 +57,7 @@ class Checkpointer:
         if path is None:
             return None
         logger.info(f"resuming from {path}")
-        return torch.load(path / STATE, map_location="cpu", weights_only=True)
+        return _load_state(path)
 
     def steps(self) -> list[int]:
         """Steps of all checkpoints on disk, ascending."""
@@ -101,6 +101,22 @@ class Checkpointer:
             doomed = self.folder / f".step-{step:07d}.tmp"
             (self.folder / f"step-{step:07d}").rename(doomed)
             shutil.rmtree(doomed)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in one checkpoint folder.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    damage = find_damage(path)
+    if damage:
+        raise UserError(f"checkpoint folder {path} cannot be used: {damage}")
+    return _load_state(path)
+
+
+def _load_state(path: Path) -> dict[str, Any]:
+    return torch.load(path / STATE, map_location="cpu", weights_only=True)
 
 
 def _write_folder(path: Path, state: dict[str, Any], step: int) -> None:

@@ -49,19 +49,27 @@ class TrainState:
         Raises:
             UserError: if it was made by another version, or for another model.
         """
-        if state.get("format") != FORMAT:
-            raise UserError(f"the checkpoint has format {state.get('format')}, this version reads format {FORMAT}")
-        try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"the checkpoint in the output folder is of another model than the configuration describes: {error}. "
-                "Use another --output-dir, or --no-resume to start over in this one"
-            ) from error
+        self.load_networks(state)
+        self.optimizer.load_state_dict(state["optimizer"])
         if self.model.fp16_scaler and state["grad_scaler"]:
             self.model.fp16_scaler.load_state_dict(state["grad_scaler"])
         self.metrics.load_state_dict(state["metrics"])
         self.early_stopping.load_state_dict(state["early_stopping"])
         self.iteration = state["iteration"]
         self.samples_consumed = state["samples_consumed"]
+
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Take over student, teacher and centres alone.
+
+        Raises:
+            UserError: if the state was made by another version, or for another model.
+        """
+        if state.get("format") != FORMAT:
+            raise UserError(f"the checkpoint has format {state.get('format')}, this version reads format {FORMAT}")
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise UserError(
+                f"the checkpoint is of another model than the configuration describes: {error}. "
+                "Use another --output-dir, or --no-resume to start over in this one"
+            ) from error

@@ -23,7 +23,7 @@ from dinov2.errors import UserError
 from dinov2.logging import MetricLogger, make_sinks
 from dinov2.logging.helpers import truncate_metrics
 from dinov2.models.weights import load_pretrained_backbone
-from dinov2.train.checkpoint import Checkpointer
+from dinov2.train.checkpoint import Checkpointer, load_checkpoint
 from dinov2.train.hooks import Hook, checkpoint_hook, export_hook, export_teacher, run_hooks, tuning_hook
 from dinov2.train.optimization import (
     average_over_ranks,
@@ -111,7 +111,7 @@ def do_train(
     sinks = make_sinks(cfg, output_dir)
     state = build_state(cfg, model, plan)
     checkpointer = Checkpointer(output_dir / "checkpoints", keep_last=cfg.train.keep_last)
-    restore(state, checkpointer, resume=resume)
+    restore(state, checkpointer, resume=resume, initial=cfg.MODEL.WEIGHTS)
     attach_metrics_file(state, output_dir / "training_metrics.json", sinks)
     hooks = build_hooks(cfg, plan, checkpointer, output_dir, sinks)
     if state.iteration >= total or state.early_stopping.stopped:
@@ -185,11 +185,18 @@ def build_state(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> TrainState:
     )
 
 
-def restore(state: TrainState, checkpointer: Checkpointer, *, resume: bool) -> None:
-    """Go on from the newest checkpoint, or move the ones there are out of the way."""
+def restore(state: TrainState, checkpointer: Checkpointer, *, resume: bool, initial: str = "") -> None:
+    """Go on from the newest checkpoint, or move the ones there are out of the way.
+
+    Args:
+        initial: a checkpoint folder whose networks to start from where there is nothing to go on from.
+    """
     if not resume:
         checkpointer.set_aside()
     saved = checkpointer.load_newest()
+    if saved is None and initial:
+        state.load_networks(load_checkpoint(Path(initial)))
+        logger.info(f"student and teacher start from {initial}")
     if saved is not None:
         state.load_state_dict(saved)
         logger.info(f"going on after {state.iteration} iterations, {state.samples_consumed:,d} samples")

@@ -32,9 +32,7 @@ FIELD_UM = 150.0
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> DemoDataset:
     """15 slides of 8 classes, 2 or 3 tiles each, drawn in this process."""
     root = tmp_path_factory.mktemp("demo") / "set"
-    return make_demo_dataset(
-        root, seed=5, num_tiles=290, num_slides=15, tile_size=96, num_workers=0
-    )
+    return make_demo_dataset(root, seed=5, num_tiles=290, num_slides=15, tile_size=96, num_workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -177,10 +175,7 @@ def test_lymphocytes_fill_more_than_any_other_nuclei(sections: dict[str, list[Ca
 
 
 def test_fat_is_the_emptiest_tissue(sections: dict[str, list[Canvas]]) -> None:
-    bright = {
-        t: np.mean([(s.haematoxylin + s.eosin < 0.08).mean() for s in drawn])
-        for t, drawn in sections.items()
-    }
+    bright = {t: np.mean([(s.haematoxylin + s.eosin < 0.08).mean() for s in drawn]) for t, drawn in sections.items()}
     assert max(bright, key=lambda tissue: bright[tissue]) == "ADI"
     assert bright["ADI"] > 0.6
 
@@ -285,9 +280,7 @@ def test_every_split_gets_a_slide_and_the_seed_decides_which() -> None:
 def test_bytes_depend_on_the_seed_and_not_on_workers(tmp_path: Path) -> None:
     def write(name: str, seed: int, num_workers: int) -> dict[str, bytes]:
         root = tmp_path / name
-        make_demo_dataset(
-            root, seed=seed, num_tiles=30, num_slides=3, tile_size=64, num_workers=num_workers
-        )
+        make_demo_dataset(root, seed=seed, num_tiles=30, num_slides=3, tile_size=64, num_workers=num_workers)
         return files_of(root)
 
     alone = write("alone", seed=1, num_workers=0)

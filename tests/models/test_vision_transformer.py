@@ -141,6 +141,13 @@ def test_student_gets_drop_path_and_teacher_does_not():
     assert {block.sample_drop_ratio for block in teacher.block_list()} == {0.0}
 
 
+def test_attention_backend_reaches_every_block():
+    student, teacher, _ = build_model_from_cfg(
+        complete_config({"student": {"arch": "vit_tiny", "attention_backend": "xformers"}})
+    )
+    assert {block.attn.backend for model in (student, teacher) for block in model.block_list()} == {"xformers"}
+
+
 def test_unknown_names_are_answered_with_known_ones():
     with pytest.raises(UserError, match="did you mean vit_small"):
         build_model_from_cfg(complete_config({"student": {"arch": "vit_smal"}}))

@@ -124,6 +124,18 @@ def test_pretrained_weights_reach_both_networks(image_folder, tmp_path):
         train(image_folder, tmp_path / "third", "--pretrained-weights", str(export), "student.layerscale=null")
 
 
+def test_networks_of_another_run_to_start_from(image_folder, tmp_path):
+    train(image_folder, tmp_path / "first")
+    folder = tmp_path / "first" / "checkpoints" / "step-0000006"
+    train(image_folder, tmp_path / "second", f"MODEL.WEIGHTS={folder}", "optim.base_lr=0", "optim.min_lr=0")
+    first, second = final_state(tmp_path / "first"), final_state(tmp_path / "second")
+    assert_equal_states(
+        dict(second["model"])["student.backbone.norm.weight"], first["model"]["student.backbone.norm.weight"]
+    )
+    with pytest.raises(UserError, match="cannot be used"):
+        train(image_folder, tmp_path / "third", f"MODEL.WEIGHTS={tmp_path}")
+
+
 def test_eval_only_needs_and_exports_a_checkpoint(image_folder, tmp_path):
     output = tmp_path / "run"
     options = get_args_parser().parse_intermixed_args([*arguments(image_folder, output), "--eval-only"])

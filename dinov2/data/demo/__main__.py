@@ -23,9 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num-slides", type=int, default=24, help="in all (default: 24)")
     parser.add_argument("--tile-size", type=int, default=256, help="edge in px (default: 256)")
     parser.add_argument("--num-workers", type=int, default=2, help="processes (default: 2)")
-    parser.add_argument(
-        "--baselines", action="store_true", help="also measure how far colour alone gets"
-    )
+    parser.add_argument("--baselines", action="store_true", help="also measure how far colour alone gets")
     return parser.parse_args()
 
 

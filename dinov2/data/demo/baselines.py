@@ -36,9 +36,7 @@ def colour_baselines(dataset: DemoDataset) -> ColourBaselines:
     test_pixels, test_labels = _read_split(dataset, "test")
     labels = {"query_labels": query_labels, "test_labels": test_labels}
     return ColourBaselines(
-        mean_rgb=knn_balanced_accuracy(
-            query_pixels.mean(axis=(1, 2)), test=test_pixels.mean(axis=(1, 2)), **labels
-        ),
+        mean_rgb=knn_balanced_accuracy(query_pixels.mean(axis=(1, 2)), test=test_pixels.mean(axis=(1, 2)), **labels),
         thumbnail=knn_balanced_accuracy(
             query_pixels.reshape(len(query_pixels), -1),
             test=test_pixels.reshape(len(test_pixels), -1),

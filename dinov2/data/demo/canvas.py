@@ -66,9 +66,7 @@ class Canvas:
         """(S, S) noise with the grain of chromatin, 1 to 2 micrometres; one for all nuclei."""
         return self.noise(1.0) + self.noise(1.9)
 
-    def distance_from(
-        self, centre: np.ndarray, *, aspect: float = 1.0, angle: float = 0.0
-    ) -> np.ndarray:
+    def distance_from(self, centre: np.ndarray, *, aspect: float = 1.0, angle: float = 0.0) -> np.ndarray:
         """Distance from a point, x and y in px, to every pixel: (S, S) float32, px.
 
         Args:
@@ -142,9 +140,7 @@ CRYPT = NucleusKind(9.5, 0.12, (0.42, 0.62), 0.04, 0.8, nucleoli=0.25)
 DUST = NucleusKind(2.4, 0.5, (0.5, 1.0), 0.15, 1.2, chromatin_spread=0.3, plain=True)
 
 
-def paint_nuclei(
-    canvas: Canvas, kind: NucleusKind, *, centres: np.ndarray, angles: np.ndarray | None = None
-) -> None:
+def paint_nuclei(canvas: Canvas, kind: NucleusKind, *, centres: np.ndarray, angles: np.ndarray | None = None) -> None:
     """Paints nuclei one over the other.
 
     Args:
@@ -194,9 +190,7 @@ def _outlines(
     return curve(_DRAWN_BEYOND), curve(_DRAWN_BEYOND + canvas.px(_MEMBRANE_UM))
 
 
-def _fill(
-    layer: np.ndarray, rims: np.ndarray, insides: np.ndarray, levels: np.ndarray, kind: NucleusKind
-) -> None:
+def _fill(layer: np.ndarray, rims: np.ndarray, insides: np.ndarray, levels: np.ndarray, kind: NucleusKind) -> None:
     """Draws nuclei on a layer (S, S, 3) of 0 to 255: cover, haematoxylin, eosin."""
     middles = insides.mean(axis=1, keepdims=True)
     steps = [(rims, kind.membrane), (insides, 1.0)]
@@ -210,9 +204,7 @@ def _fill(
             cv2.fillPoly(layer, [fixed[step][nucleus]], colour, cv2.LINE_AA, _SHIFT)
 
 
-def _dot_nucleoli(
-    canvas: Canvas, layer: np.ndarray, outlines: np.ndarray, levels: np.ndarray, mean: float
-) -> None:
+def _dot_nucleoli(canvas: Canvas, layer: np.ndarray, outlines: np.ndarray, levels: np.ndarray, mean: float) -> None:
     """Adds dark round nucleoli between the centre and the rim of some nuclei."""
     rng = canvas.rng
     counts = rng.poisson(mean, size=len(outlines))
@@ -232,9 +224,7 @@ def _dot_nucleoli(
 
 def _stain(canvas: Canvas, layer: np.ndarray, *, clumping: float) -> None:
     """Lays drawn nuclei, (S, S, 3) uint8, over the canvas."""
-    cover, density, eosin = (
-        channel.astype(np.float32) for channel in cv2.split(canvas.soften(layer, 0.3))
-    )
+    cover, density, eosin = (channel.astype(np.float32) for channel in cv2.split(canvas.soften(layer, 0.3)))
     cover *= np.float32(1 / 255)
     clumps = 1 + np.float32(clumping) * canvas.chromatin_noise
     density *= np.clip(clumps, 0.5, 1.7, out=clumps)

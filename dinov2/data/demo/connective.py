@@ -116,16 +116,12 @@ def lay_collagen(canvas: Canvas, flow: Flow, *, looseness: float) -> None:
 def place_along(canvas: Canvas, flow: Flow, kind: NucleusKind, *, spacing_um: float) -> None:
     """Scatters nuclei whose long axes follow a flow."""
     spacing = canvas.px(spacing_um)
-    centres = scatter(
-        canvas.rng, size=canvas.size, spacing=spacing, jitter=0.38, margin=canvas.px(7)
-    )
+    centres = scatter(canvas.rng, size=canvas.size, spacing=spacing, jitter=0.38, margin=canvas.px(7))
     wobble = canvas.rng.normal(0, 0.1, size=len(centres))
     paint_nuclei(canvas, kind, centres=centres, angles=flow.directions(centres) + wobble)
 
 
-def sprinkle(
-    canvas: Canvas, kind: NucleusKind, *, spacing_um: float, keep: np.ndarray | None = None
-) -> None:
+def sprinkle(canvas: Canvas, kind: NucleusKind, *, spacing_um: float, keep: np.ndarray | None = None) -> None:
     """Drops nuclei anywhere, one per square of `spacing_um`, or fewer as a map (S, S) says."""
     number = canvas.rng.poisson((canvas.size / canvas.px(spacing_um)) ** 2)
     centres = canvas.rng.uniform(0, canvas.size, size=(number, 2))

@@ -218,8 +218,7 @@ def _round_glands(canvas: Canvas) -> np.ndarray:
     for centre in centres:
         radius = 0.415 * spacing * rng.uniform(0.85, 1.05)
         wobble = 1 + sum(
-            rng.normal(0, 0.05 / order) * np.cos(order * theta + rng.uniform(0, 6.28))
-            for order in (2, 3, 4, 5)
+            rng.normal(0, 0.05 / order) * np.cos(order * theta + rng.uniform(0, 6.28)) for order in (2, 3, 4, 5)
         )
         x, y = radius * wobble * np.cos(theta), aspect * radius * wobble * np.sin(theta)
         cos, sin = np.cos(angle), np.sin(angle)
@@ -259,9 +258,7 @@ def _line_glands(canvas: Canvas, mask: np.ndarray, lining: Lining) -> np.ndarray
     return lumen
 
 
-def _base_points(
-    canvas: Canvas, mask: np.ndarray, *, spacing: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _base_points(canvas: Canvas, mask: np.ndarray, *, spacing: float) -> tuple[np.ndarray, np.ndarray]:
     """Points along the glands' outlines and the unit vectors inward, (P, 2) each, x and y."""
     contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     # A contour's pixels lie about 1.1 px apart.
@@ -282,9 +279,7 @@ def _draw_cell_walls(canvas: Canvas, base: np.ndarray, inward: np.ndarray, heigh
     canvas.eosin += 0.13 * blur(lines.astype(np.float32) / 255, 0.6)
 
 
-def _draw_goblets(
-    canvas: Canvas, base: np.ndarray, inward: np.ndarray, height: float, *, share: float
-) -> None:
+def _draw_goblets(canvas: Canvas, base: np.ndarray, inward: np.ndarray, height: float, *, share: float) -> None:
     """Pale drops of mucus in the upper half of some columnar cells."""
     rng = canvas.rng
     chosen = rng.uniform(size=len(base)) < share

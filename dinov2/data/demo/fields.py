@@ -72,9 +72,7 @@ def smooth_noise(rng: np.random.Generator, *, size: int, grain: float) -> np.nda
     return field[top : top + size, left : left + size] * np.float32(1.4)
 
 
-def fractal_noise(
-    rng: np.random.Generator, *, size: int, grain: float, octaves: int = 3
-) -> np.ndarray:
+def fractal_noise(rng: np.random.Generator, *, size: int, grain: float, octaves: int = 3) -> np.ndarray:
     """Sum of noises, each half as coarse and 0.6 times as strong as the one before.
 
     Returns:
@@ -95,9 +93,7 @@ def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return ramp * ramp * (3 - 2 * ramp)
 
 
-def wavy_flow(
-    rng: np.random.Generator, *, size: int, angle: float, amplitude: float, grain: float
-) -> Flow:
+def wavy_flow(rng: np.random.Generator, *, size: int, angle: float, amplitude: float, grain: float) -> Flow:
     """Lines running at `angle` (radians), pushed aside by noise.
 
     Args:
@@ -200,9 +196,7 @@ def many_cells(points: np.ndarray, *, size: int) -> np.ndarray:
     column, row = _nearest_pixels(points, size)
     seeds = np.full((size, size), 255, np.uint8)
     seeds[row, column] = 0
-    _, labels = cv2.distanceTransformWithLabels(
-        seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
+    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     return labels
 
 

@@ -130,9 +130,7 @@ def transmitted_light(density: np.ndarray, *, look: SlideLook) -> np.ndarray:
     return light
 
 
-def scan(
-    light: np.ndarray, *, look: SlideLook, rng: np.random.Generator, focus: float = 1.0
-) -> np.ndarray:
+def scan(light: np.ndarray, *, look: SlideLook, rng: np.random.Generator, focus: float = 1.0) -> np.ndarray:
     """What the scanner makes of the light: lens, sensor and tone curve.
 
     Args:

@@ -177,16 +177,13 @@ def draw_jpeg(tile: DemoTile, *, seed: int, tile_size: int) -> bytes:
     return buffer.tobytes()
 
 
-def _check_arguments(
-    *, seed: int, num_tiles: int, num_slides: int, tile_size: int, num_workers: int
-) -> None:
+def _check_arguments(*, seed: int, num_tiles: int, num_slides: int, tile_size: int, num_workers: int) -> None:
     """Raises a ValueError that names what is wrong and what would be right."""
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, got {seed}")
     if num_slides < len(SPLITS):
         raise ValueError(
-            f"num_slides must be at least {len(SPLITS)}, one for each of {', '.join(SPLITS)}; "
-            f"got {num_slides}"
+            f"num_slides must be at least {len(SPLITS)}, one for each of {', '.join(SPLITS)}; got {num_slides}"
         )
     least = num_slides * len(DEMO_CLASSES)
     if num_tiles < least:
@@ -208,9 +205,7 @@ def _unfinished(root: Path) -> Iterator[None]:
         shutil.rmtree(root / "tiles", ignore_errors=True)
         (root / "labels.csv").unlink(missing_ok=True)
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(
-            f"{root} exists and is not an empty folder; choose another one or remove it first"
-        )
+        raise ValueError(f"{root} exists and is not an empty folder; choose another one or remove it first")
     root.mkdir(parents=True, exist_ok=True)
     marker.write_text("This demonstration data set is still being written, or was interrupted.\n")
     yield
@@ -247,9 +242,7 @@ def _mapper(num_workers: int) -> Iterator[Callable]:
         yield map
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        num_workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         yield pool.map
 
 

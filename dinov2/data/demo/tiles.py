@@ -42,9 +42,7 @@ BORDER_SHARE = 0.35
 MIN_TILE_SIZE = 32
 
 
-def draw_tile(
-    tissue: str, *, slide: SlideLook, rng: np.random.Generator, size: int = 256
-) -> np.ndarray:
+def draw_tile(tissue: str, *, slide: SlideLook, rng: np.random.Generator, size: int = 256) -> np.ndarray:
     """Draws one tile.
 
     Args:

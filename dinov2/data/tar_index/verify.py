@@ -2,7 +2,7 @@
 
 Three things are checked. The headers are walked, and every row of the entries must be a tile that the walk
 finds; the file names must be the same. Then every tile is read: all bytes there, CRC-32 as recorded,
-decodable. The fingerprints were checked before.
+decodable. A fingerprint that does not fit is noted first.
 """
 
 import json
@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from dinov2.data.tar_index.concat import COHORTS
 from dinov2.data.tar_index.crc import crc_name, load_crc32
-from dinov2.data.tar_index.errors import SelectionError, show_name
+from dinov2.data.tar_index.errors import SelectionError, StaleIndexError, show_name
 from dinov2.data.tar_index.fingerprint import (
     SideFileRecord,
     TarRecord,
+    check_entries,
     check_fingerprint,
     current_record,
     entries_name,
@@ -67,6 +68,16 @@ class VerifyRequest:
     decode: bool = True
     write_crc: bool = False
     report: Path | None = None
+
+    @property
+    def entries(self) -> str:
+        """File name of the entries."""
+        return entries_name(self.name, self.suffix)
+
+    @property
+    def crc(self) -> str:
+        """File name of the CRC-32 values."""
+        return crc_name(self.name, self.suffix)
 
 
 @dataclass
@@ -132,19 +143,18 @@ def verify_dataset(request: VerifyRequest) -> VerifyReport:
     """Check everything, write the report, and on request the CRC-32 values.
 
     Raises:
-        StaleIndexError: the index does not belong to the archive; there is no point in comparing them.
+        SideFileError: the index is damaged, or has rows that cannot lie in the archive at all.
     """
     if request.decode:
         need_pillow()
-    path = request.extra / entries_name(request.name, request.suffix)
+    path = request.extra / request.entries
     entries = load_entries(path)
     parts = _parts(request, entries)
     report = VerifyReport(
         request.report or path.with_name(path.stem.replace("entries", "verified") + ".jsonl"), tiles=len(entries)
     )
     for part in parts:
-        if not check_fingerprint(request.extra, request.name, part.tar, suffix=request.suffix):
-            report.notes.append(f"the index of {show_name(part.tar)} has no fingerprint: made by another tool")
+        _check_fingerprint(request, part, entries, report)
         names = request.extra / side_name(part.name, "file_indices.npy")
         check = RowCheck(str(part.tar), entries, rows=(part.first, part.last), note=report.note)
         report.archive += check_headers(part.tar, check, names=names, prefix=part.name)
@@ -160,6 +170,16 @@ def verify_dataset(request: VerifyRequest) -> VerifyReport:
         report.path, "".join(line + "\n" for line in [*faults, *(problem.json() for problem in report.problems)])
     )
     return report
+
+
+def _check_fingerprint(request: VerifyRequest, part: Part, entries: NDArray[np.uint64], report: VerifyReport) -> None:
+    """A changed archive is a fault, but if its tiles can still lie where they were, the rest tells which of them changed."""
+    try:
+        if not check_fingerprint(request.extra, request.name, part.tar, suffix=request.suffix):
+            report.notes.append(f"the index of {show_name(part.tar)} has no fingerprint: made by another tool")
+    except StaleIndexError as error:
+        check_entries(entries[part.first : part.last], tar_size=part.tar.stat().st_size, name=request.entries)
+        report.archive.append(str(error))
 
 
 def _parts(request: VerifyRequest, entries: NDArray[np.uint64]) -> list[Part]:
@@ -260,7 +280,7 @@ def _in_order(
 
 
 def _crc_writer(request: VerifyRequest, staging: Staging) -> ArrayWriter:
-    return ArrayWriter(staging.open(crc_name(request.name, request.suffix)), dtype="<u4", columns=None)
+    return ArrayWriter(staging.open(request.crc), dtype="<u4", columns=None)
 
 
 def _commit_crc(request: VerifyRequest, staging: Staging, report: VerifyReport) -> None:
@@ -268,7 +288,7 @@ def _commit_crc(request: VerifyRequest, staging: Staging, report: VerifyReport) 
     if not report.unchanged:
         report.notes.append("the CRC-32 values were not written, since the archive is not what was indexed")
         return
-    entries, crc = entries_name(request.name, request.suffix), crc_name(request.name, request.suffix)
+    entries, crc = request.entries, request.crc
     record = current_record(request.extra, request.name, entries)
     tars: Sequence[TarRecord] = record.tars if record is not None else [TarRecord(fingerprint(request.tar), 0)]
     needs = {entries: fingerprint(request.extra / entries)}
