@@ -141,7 +141,7 @@ def _nearest_keys(key: str, known: set[str]) -> str:
     return "all keys are listed in dinov2/configs/ssl_default_config.yaml"
 
 
-def _clear_alternatives(source: str, merged: DictConfig, layer: DictConfig) -> None:
+def _clear_alternatives(source: str, merged: Any, layer: DictConfig) -> None:
     for pair in ALTERNATIVES:
         given = [key for key in pair if OmegaConf.select(layer, key) is not None]
         if len(given) == 2:

@@ -5,6 +5,7 @@ Source: DINOv2's collation: crops in crop-major order, mask ratios spread evenly
 
 import random
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypedDict
 
 import numpy as np
@@ -80,7 +81,7 @@ def draw_masks(
     edges = torch.linspace(*ratios, num_masked + 1).tolist()
     masks = []
     upperbound = 0
-    for low, high in zip(edges, edges[1:]):
+    for low, high in pairwise(edges):
         masks.append(generator(int(num_tokens * random.uniform(low, high))))
         upperbound += int(num_tokens * high)
     masks.extend(generator(0) for _ in range(num_masked, num_crops))

@@ -36,8 +36,8 @@ class MaskingGenerator:
 
     def __repr__(self) -> str:
         return (
-            f"MaskingGenerator({self.height}x{self.width}, blocks of {self.min_num_patches} to "
-            f"{self.max_num_patches} patches, log aspect {self.log_aspect_ratio[0]:.3f} to {self.log_aspect_ratio[1]:.3f})"
+            f"MaskingGenerator({self.height}x{self.width}, blocks of {self.min_num_patches} to {self.max_num_patches} "
+            f"patches, log aspect {self.log_aspect_ratio[0]:.3f} to {self.log_aspect_ratio[1]:.3f})"
         )
 
     def get_shape(self) -> tuple[int, int]:
@@ -49,7 +49,7 @@ class MaskingGenerator:
         mask = np.zeros(self.get_shape(), dtype=bool)
         count = 0
         while count < num_masking_patches:
-            budget = num_masking_patches - count
+            budget: float = num_masking_patches - count
             if self.max_num_patches is not None:
                 budget = min(budget, self.max_num_patches)
             added = self._add_block(mask, budget)

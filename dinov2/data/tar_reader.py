@@ -32,8 +32,9 @@ class TarReader:
         return {"path": self.path, "_descriptor": None, "_process": -1}
 
     def __del__(self) -> None:
-        if getattr(self, "_descriptor", None) is not None and self._process == os.getpid():
-            os.close(self._descriptor)
+        descriptor = getattr(self, "_descriptor", None)
+        if descriptor is not None and self._process == os.getpid():
+            os.close(descriptor)
 
     def read(self, start: int, end: int) -> bytes:
         """Bytes start to end, end excluded; fewer where the tar ends before."""

@@ -6,6 +6,7 @@ names `weight_g` and `weight_v` of the published files on every version of torch
 """
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +58,7 @@ def _build_mlp(nlayers: int, in_dim: int, hidden_dim: int, bottleneck_dim: int, 
         return nn.Linear(in_dim, bottleneck_dim, bias=bias)
     widths = [in_dim] + [hidden_dim] * (nlayers - 1)
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths, widths[1:]):
+    for width_in, width_out in pairwise(widths):
         layers.append(nn.Linear(width_in, width_out, bias=bias))
         if use_bn:
             layers.append(nn.BatchNorm1d(width_out))

@@ -9,6 +9,7 @@ Differs from the reference: crops of several sizes run through the blocks togeth
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from dinov2.errors import unknown_name
 from dinov2.layers import Block, MemEffAttention, Mlp, PatchEmbed, SwiGLUFFNFused
 
 from .position import resize_position_grid
+
+Features = dict[str, Any]
+"""Tokens by DINOv2's names; see `DinoVisionTransformer.forward_features`."""
 
 FFN_LAYERS: dict[str, Callable[..., nn.Module]] = {
     "mlp": Mlp,
@@ -128,9 +132,7 @@ class DinoVisionTransformer(nn.Module):
 
     def block_list(self) -> list[Block]:
         """The blocks in depth order, chunked or not."""
-        if not self.chunked_blocks:
-            return list(self.blocks)
-        return [block for chunk in self.blocks for block in chunk if not isinstance(block, nn.Identity)]
+        return [block for block in self.blocks.modules() if isinstance(block, Block)]
 
     def interpolate_pos_encoding(self, x: Tensor, height: int, width: int) -> Tensor:
         """Positions (1, 1 + N, D) for tokens x (B, 1 + N, D) of an image of height x width pixels."""
@@ -163,9 +165,13 @@ class DinoVisionTransformer(nn.Module):
         registers = self.register_tokens.expand(batch, -1, -1).to(x.dtype)  # (B, R, D)
         return torch.cat((x[:, :1], registers, x[:, 1:]), dim=1)
 
-    def forward_features(
-        self, x: Tensor | list[Tensor], masks: Tensor | Sequence[Tensor | None] | None = None
-    ) -> dict[str, Tensor | None] | list[dict[str, Tensor | None]]:
+    @overload
+    def forward_features(self, x: Tensor, masks: Tensor | None = None) -> Features: ...
+
+    @overload
+    def forward_features(self, x: list[Tensor], masks: Sequence[Tensor | None] | None = None) -> list[Features]: ...
+
+    def forward_features(self, x: Tensor | list[Tensor], masks: Any = None) -> Features | list[Features]:
         """All outputs of an image batch, or of a list of batches of different sizes.
 
         Args:
@@ -177,13 +183,13 @@ class DinoVisionTransformer(nn.Module):
         """
         if isinstance(x, Tensor):
             return self._outputs(self._run_blocks(self.prepare_tokens_with_masks(x, masks)), masks)
-        group_masks = [None] * len(x) if masks is None else list(masks)
-        groups = [self.prepare_tokens_with_masks(images, mask) for images, mask in zip(x, group_masks)]
-        return [self._outputs(tokens, mask) for tokens, mask in zip(self._run_blocks(groups), group_masks)]
+        masks = [None] * len(x) if masks is None else masks
+        groups = [self.prepare_tokens_with_masks(*group) for group in zip(x, masks)]  # [(B_i, 1 + R + N_i, D)]
+        return [self._outputs(*group) for group in zip(self._run_blocks(groups), masks)]
 
-    def forward(self, *args, is_training: bool = False, **kwargs):
+    def forward(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
         """`forward_features` where `is_training`, else the class token (B, D) through `head`."""
-        features = self.forward_features(*args, **kwargs)
+        features: Any = self.forward_features(*args, **kwargs)
         return features if is_training else self.head(features["x_norm_clstoken"])
 
     def get_intermediate_layers(
@@ -225,12 +231,13 @@ class DinoVisionTransformer(nn.Module):
                 outputs.append(x)
         return outputs
 
-    def _run_blocks(self, x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    def _run_blocks(self, tokens: Any) -> Any:
+        """Takes and returns (B, 1 + R + N, D), or a list of such groups."""
         for block in self.blocks:
-            x = block(x)
-        return x
+            tokens = block(tokens)
+        return tokens
 
-    def _outputs(self, tokens: Tensor, masks: Tensor | None) -> dict[str, Tensor | None]:
+    def _outputs(self, tokens: Tensor, masks: Tensor | None) -> Features:
         normed = self.norm(tokens)  # (B, 1 + R + N, D)
         first_patch = 1 + self.num_register_tokens
         return {

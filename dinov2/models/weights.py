@@ -7,19 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dinov2.errors import UserError
 
 from .position import resize_position_grid
-from .vision_transformer import DinoVisionTransformer
 
 logger = logging.getLogger("dinov2")
 
 _WRAPPERS = ("teacher", "model", "state_dict")
 
 
-def load_pretrained_backbone(model: DinoVisionTransformer, path: str) -> None:
+def load_pretrained_backbone(model: nn.Module, path: str) -> None:
     """Load a bare backbone file of DINOv2, or a teacher export, into a backbone.
 
     Prefixes (`module.`, `backbone.`) and names of block chunks may differ; positions of another image size are
@@ -29,12 +28,12 @@ def load_pretrained_backbone(model: DinoVisionTransformer, path: str) -> None:
         UserError: if the file cannot be read, or names or shapes do not all agree.
     """
     weights = {unchunked(_bare(name)): tensor for name, tensor in read_weights(path).items()}
-    own = {unchunked(name): name for name in model.state_dict()}
+    shapes = model.state_dict()
+    own = {unchunked(name): name for name in shapes}
     weights = {name: tensor for name, tensor in weights.items() if name in own or not _is_head(name)}
     if "pos_embed" in weights:
-        weights["pos_embed"] = _fit_positions(weights["pos_embed"], model.pos_embed.shape[1] - 1)
+        weights["pos_embed"] = _fit_positions(weights["pos_embed"], shapes["pos_embed"].shape[1] - 1)
     missing, unexpected = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-    shapes = model.state_dict()
     wrong = [n for n in sorted(set(own) & set(weights)) if weights[n].shape != shapes[own[n]].shape]
     if missing or unexpected or wrong:
         raise UserError(

@@ -138,8 +138,8 @@ def as_table(summary: Summary, output: Path) -> str:
     """The summary for people."""
     rows = [("", "untrained" if summary.knn_trained is not None else "start", "trained")]
     if summary.knn_untrained is not None and summary.knn_trained is not None:
-        accuracies = (f"{100 * value:.1f} %" for value in (summary.knn_untrained, summary.knn_trained))
-        rows.append((f"{NEIGHBOURS}-NN balanced accuracy", *accuracies))
+        before, after = (f"{100 * value:.1f} %" for value in (summary.knn_untrained, summary.knn_trained))
+        rows.append((f"{NEIGHBOURS}-NN balanced accuracy", before, after))
     rows.append(("loss", f"{summary.loss_first:.3f}", f"{summary.loss_last:.3f}"))
     lines = [f"  {label:<24}{first:>12}{last:>12}" for label, first, last in rows]
     lines.append(f"\n  {summary.tiles_per_second:.0f} tiles per second, {summary.seconds:.0f} s in all")

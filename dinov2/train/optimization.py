@@ -72,8 +72,8 @@ def check_finite(figures: dict[str, float], iteration: int, *, scaled: bool) -> 
     if wrong:
         shown = ", ".join(f"{name} = {figures[name]}" for name in wrong)
         raise NonFiniteError(
-            f"iteration {iteration}: {shown}. Nothing was updated with it and the last checkpoint is good. Usual causes: "
-            "a learning rate too high for the batch (optim.base_lr), fp16 without grad_scaler, or damaged images"
+            f"iteration {iteration}: {shown}. Nothing was updated with it and the last checkpoint is good. Usual "
+            "causes: a learning rate too high for the batch (optim.base_lr), fp16 without grad_scaler, damaged images"
         )
 
 

@@ -56,7 +56,8 @@ def plan_training(cfg: Any) -> TrainingPlan:
 
 def build_augmentation(cfg: Any) -> DataAugmentationDINO:
     """The crops that the `crops` and `augmentation` sections describe."""
-    settings = {key: tuple(value) if key in ("mean", "std") else value for key, value in cfg.augmentation.items()}
+    settings: dict[str, Any] = dict(cfg.augmentation)
+    settings.update(mean=tuple(cfg.augmentation.mean), std=tuple(cfg.augmentation.std))
     return DataAugmentationDINO(
         tuple(cfg.crops.global_crops_scale),
         tuple(cfg.crops.local_crops_scale),

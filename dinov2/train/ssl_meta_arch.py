@@ -181,7 +181,7 @@ class SSLMetaArch(nn.Module):
             koleo = weights.koleo_loss_weight * sum(self.koleo_loss(tokens) for tokens in halves)
             objective = objective + koleo
             shown["koleo_loss"] = koleo / NUM_GLOBAL_CROPS
-        if self.do_ibot:
+        if predictions.patches is not None and targets.patches is not None:
             ibot = self.ibot_patch_loss.forward_masked(
                 predictions.patches,
                 targets.patches,

@@ -2,9 +2,9 @@
 
 import logging
 import warnings
+from typing import Any
 
 import torch
-from torch import nn
 
 from .ssl_meta_arch import NUM_GLOBAL_CROPS, SSLMetaArch
 
@@ -49,7 +49,7 @@ def training_flops_per_image(model: SSLMetaArch) -> float:
     return teacher + 3 * student
 
 
-def _forward_flops(backbone: nn.Module, size: int, device: torch.device) -> float:
+def _forward_flops(backbone: Any, size: int, device: torch.device) -> float:
     """FLOPs of one (1, 3, size, size) image: fvcore's count of layers, and attention's two products."""
     from fvcore.nn import FlopCountAnalysis
 

@@ -84,7 +84,7 @@ def build_model(cfg: Any) -> SSLMetaArch:
     model = SSLMetaArch(cfg).to(distributed.get_device())
     model.fp16_scaler = build_grad_scaler(cfg, model.device)
     if cfg.student.pretrained_weights:
-        load_pretrained_backbone(model.student["backbone"], cfg.student.pretrained_weights)
+        load_pretrained_backbone(model.student.get_submodule("backbone"), cfg.student.pretrained_weights)
     model.prepare_for_distributed_training()
     if distributed.is_main_process():
         count = sum(parameter.numel() for parameter in model.student["backbone"].parameters())

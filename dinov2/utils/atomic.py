@@ -15,7 +15,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         fsync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -5,21 +5,19 @@ tokens and positions are decayed like weights, biases, norms and LayerScale are 
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
 from torch import nn
 
 EMBEDDINGS = ("pos_embed", "patch_embed", "mask_token", "cls_token", "register_tokens")
 
 
-@dataclass(frozen=True)
-class ParameterSettings:
+class ParameterSettings(TypedDict):
     """One parameter and how its learning rate and weight decay differ from the schedule's."""
 
+    params: nn.Parameter
     name: str
-    parameter: nn.Parameter
     lr_multiplier: float
     wd_multiplier: float
     is_last_layer: bool
@@ -46,26 +44,26 @@ def get_params_groups_with_decay(
             lr_multiplier *= patch_embed_lr_mult
         undecayed = name.endswith(".bias") or "norm" in name or "gamma" in name
         settings.append(
-            ParameterSettings(name, parameter, lr_multiplier, 0.0 if undecayed else 1.0, "last_layer" in name)
+            ParameterSettings(
+                params=parameter,
+                name=name,
+                lr_multiplier=lr_multiplier,
+                wd_multiplier=0.0 if undecayed else 1.0,
+                is_last_layer="last_layer" in name,
+            )
         )
     return settings
 
 
-def fuse_params_groups(settings: Iterable[ParameterSettings]) -> list[dict[str, Any]]:
+def fuse_params_groups(
+    settings: Iterable[Mapping[str, Any]], keys: Sequence[str] = ("lr_multiplier", "wd_multiplier", "is_last_layer")
+) -> list[dict[str, Any]]:
     """Optimizer groups of parameters with equal settings, in order of first appearance."""
-    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for item in settings:
-        key = (item.lr_multiplier, item.wd_multiplier, item.is_last_layer)
-        group = groups.setdefault(
-            key,
-            {
-                "params": [],
-                "lr_multiplier": item.lr_multiplier,
-                "wd_multiplier": item.wd_multiplier,
-                "is_last_layer": item.is_last_layer,
-            },
-        )
-        group["params"].append(item.parameter)
+        shared = {key: item[key] for key in keys}
+        group = groups.setdefault(tuple(shared.values()), {"params": [], **shared})
+        group["params"].append(item["params"])
     return list(groups.values())
 
 

@@ -71,7 +71,7 @@ def test_blur_is_torchvisions(image):
 
 
 def test_solarize_only_in_the_second_crop_and_flips(image):
-    plain = dict(color_jitter=0.0, grayscale=0.0, blur_global_2=0.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    plain = {"color_jitter": 0.0, "grayscale": 0.0, "blur_global_2": 0.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
     settings = AugmentationSettings(solarize_global_2=1.0, horizontal_flip=0.0, **plain)
     augmentation = DataAugmentationDINO((1.0, 1.0), (0.3, 0.3), 0, global_crops_size=56, settings=settings)
     square = image.crop((0, 0, 80, 80)).resize((56, 56))

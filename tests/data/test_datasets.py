@@ -1,6 +1,5 @@
 """Data sets from strings: right samples, right labels, picklable, and errors for people."""
 
-import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -43,7 +42,8 @@ def place(folder: Path) -> str:
 def test_tar_data_sets_give_the_images_and_labels(packed, image_folder):
     pretrain = make_dataset(dataset_str=f"Pathology:{place(packed)}")
     test = make_dataset(dataset_str=f"KNN:{place(packed)}:split=test")
-    names = [member.name.split("/")[-1] for member in tarfile.open(packed / "downstream_dataset.tar") if member.isreg()]
+    with tarfile.open(packed / "downstream_dataset.tar") as tar:
+        names = [member.name.split("/")[-1] for member in tar if member.isreg()]
     assert len(pretrain) == len(test) == len(names) == 24
     for index, name in enumerate(names):
         image, label = test[index]
@@ -68,9 +68,9 @@ def test_conformance(kind, packed, image_folder):
         "KNN": f"KNN:{place(packed)}:split=query",
         "ImageFolder": f'ImageFolder:root="{image_folder}"',
     }
-    open_files = len(os.listdir("/proc/self/fd"))
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
     dataset = make_dataset(dataset_str=strings[kind])
-    assert len(os.listdir("/proc/self/fd")) == open_files  # nothing is opened before the first read
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files  # nothing is opened before the first read
     dumped = pickle.dumps(dataset)
     assert len(dumped) < 20_000
     copy = pickle.loads(dumped)

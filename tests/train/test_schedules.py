@@ -4,7 +4,8 @@ import pytest
 
 from dinov2.configs import complete_config
 from dinov2.errors import UserError
-from dinov2.train.schedules import CosineScheduler, Schedules, resolve_timeline, scaled_learning_rate
+from dinov2.train.schedules import Schedules, resolve_timeline, scaled_learning_rate
+from dinov2.utils.utils import CosineScheduler
 
 
 def plan(layer: dict | None = None, num_samples: int = 1_281_167, batch: int = 2048):

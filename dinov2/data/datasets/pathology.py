@@ -38,9 +38,10 @@ class TarTileDataset(TileDataset):
         self.reader = TarReader(tarball)
         self.entries_file = extra / entries_name(name, subset)
         if not self.entries_file.is_file():
+            suffix = f" --suffix {subset}" if subset else ""
             raise UserError(
                 f"index {self.entries_file} does not exist. It is made with `python scripts/infer_entries.py "
-                f"--tarball_path {tarball} --output_root {extra} --name {name}{f' --suffix {subset}' if subset else ''}`"
+                f"--tarball_path {tarball} --output_root {extra} --name {name}{suffix}`"
             )
         check_fingerprint(extra, name, tarball, suffix=subset)
         self._entries: np.ndarray | None = None

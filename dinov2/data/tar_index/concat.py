@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dinov2.data.tar_index.class_ids import CLASS_IDS, settle_class_ids
-from dinov2.data.tar_index.crc import crc_name, load_crc32
+from dinov2.data.tar_index.crc import crc_name, drop_stale_crc, load_crc32
 from dinov2.data.tar_index.errors import LabelError, SelectionError, SideFileError, show_name, show_names
 from dinov2.data.tar_index.fingerprint import (
     SideFileRecord,
@@ -92,6 +92,7 @@ def concat_entries(request: ConcatRequest) -> ConcatReport:
             write_object_array(staging.open(CLASS_IDS), classes, shape=(len(classes), 2))
         tars = [_tar_record(records[cohort], cohort, index_of[cohort]) for cohort in cohorts]
         _commit(request, staging=staging, tars=tars, labelled=classes is not None, has_crc=has_crc)
+    report.warnings += drop_stale_crc(request.output_root, JOINED, suffix=request.suffix)
     return report
 
 

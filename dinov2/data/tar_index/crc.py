@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinov2.data.tar_index.errors import StaleIndexError, show_name
-from dinov2.data.tar_index.fingerprint import current_record, entries_name, side_name
+from dinov2.data.tar_index.fingerprint import current_record, entries_name, read_records, side_name
 from dinov2.data.tar_index.numpy_files import load_vector
 
 
@@ -36,3 +36,18 @@ def load_crc32(extra: str | Path, name: str | None, *, suffix: str | None = None
         )
     values: NDArray[np.uint32] = load_vector(path, dtype="<u4")
     return values
+
+
+def drop_stale_crc(extra: Path, name: str | None, *, suffix: str | None = None) -> list[str]:
+    """Delete values that were recorded for other entries than those there now; returns a warning if it did."""
+    path = extra / crc_name(name, suffix)
+    if not path.exists() or path.name not in read_records(extra, name):
+        return []
+    try:
+        load_crc32(extra, name, suffix=suffix)
+    except StaleIndexError:
+        path.unlink()
+        return [
+            f"{show_name(path)} belonged to the entries before and was deleted: run scripts/verify_dataset.py --write_crc"
+        ]
+    return []

@@ -34,6 +34,7 @@ class RowCheck:
     ):
         self._tar, self._entries, self._report = tar, entries, note
         self._next, self._last = rows
+        self._index = -1
 
     def append(self, rows: NDArray[np.generic]) -> None:
         """Compare with the rows of the index that have the same file indices; both ascend."""
@@ -57,7 +58,9 @@ class RowCheck:
     def _compare(self, own: NDArray[np.int64], tiles: NDArray[np.int64]) -> None:
         places = np.minimum(np.searchsorted(tiles[:, 1], own[:, 0]), len(tiles) - 1)
         wrong = (tiles[places, 1:4] != own).any(axis=1)
-        wrong[1:] |= own[1:, 0] <= own[:-1, 0]
+        before = np.concatenate([[self._index], own[:-1, 0]])
+        wrong |= own[:, 0] <= before
+        self._index = int(own[-1, 0]) if len(own) else self._index
         for i in np.flatnonzero(wrong):
             index, start, end = own[i].tolist()
             expected = tiles[places[i]].tolist()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dinov2.data.tar_index.builder import IndexBuilder
 from dinov2.data.tar_index.class_ids import CLASS_IDS, settle_class_ids
+from dinov2.data.tar_index.crc import drop_stale_crc
 from dinov2.data.tar_index.errors import ArchiveError, SelectionError, show_name
 from dinov2.data.tar_index.fingerprint import SideFileRecord, TarRecord, entries_name, fingerprint, side_name
 from dinov2.data.tar_index.labels import LabelColumns, LabelTable
@@ -112,6 +113,7 @@ def infer_entries(request: IndexRequest) -> IndexReport:
                 f"{show_name(members.path)} changed while it was indexed. Index it again once it is complete."
             )
         _commit(request, staging=staging, labels=labels, tar=TarRecord(before, names.count))
+    builder.warnings += drop_stale_crc(request.output_root, request.name, suffix=request.suffix)
     return IndexReport(
         entries=request.output_root / request.entries,
         members=names.count,

@@ -1,8 +1,9 @@
 """From a folder of images to everything that training reads: a tar, its index, and the CRC-32 of every tile.
 
-The tar is what `tar -chf` would make of the folder's content in sorted order: GNU format, symbolic links
-followed, a file that was stored before stored as a hard link. It is the same, byte for byte, wherever the
-files are the same: owners and permissions are left out.
+The tar has what `tar -chf` would store of the folder's content, in sorted order and GNU format: symbolic links are
+followed, and a file met again through links becomes a hard link (a file met first without one is stored again,
+since remembering all of them would cost memory). It is the same, byte for byte, wherever the files are the same:
+owners and permissions are left out.
 """
 
 import os
@@ -76,8 +77,8 @@ def pack(folder: Path, tar: Path) -> int:
     with Staging(tar.parent) as staging, byte_progress(0, title="packing", unit="files") as advance:
         file = staging.open(tar.name)
         packer = _Packer(file)
-        for path in _files(folder, folder, ()):
-            packer.add(path, path.relative_to(folder))
+        for path, linked in _files(folder, ()):
+            packer.add(path, str(path.relative_to(folder)), linked=linked)
             advance(file.tell(), packer.count)
         if not packer.count:
             raise SelectionError(f"{show_name(folder)} has no files.")
@@ -94,16 +95,16 @@ def _refuse_nesting(request: PrepareRequest) -> None:
         )
 
 
-def _files(folder: Path, root: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    """All files below `folder`, names sorted, links followed.
+def _files(folder: Path, above: tuple[tuple[int, int], ...], linked: bool = False) -> Iterator[tuple[Path, bool]]:
+    """All files below `folder`, names sorted, links followed; and whether a link led to them.
 
     Args:
         above: device and inode of the folders that lead here; meeting one again is a circle.
+        linked: whether one of these folders was reached by a link.
     """
     status = folder.stat()
     if (status.st_dev, status.st_ino) in above:
         raise SelectionError(f"{show_name(folder)} is a link to a folder that contains it. Remove the link.")
-    above = (*above, (status.st_dev, status.st_ino))
     try:
         with os.scandir(folder) as found:
             names = sorted(entry.name for entry in found)
@@ -111,10 +112,11 @@ def _files(folder: Path, root: Path, above: tuple[tuple[int, int], ...]) -> Iter
         raise SelectionError(f"{show_name(folder)} cannot be listed: {error.strerror}.") from error
     for name in names:
         path = folder / name
+        path_linked = linked or path.is_symlink()
         if path.is_dir():
-            yield from _files(path, root, above)
+            yield from _files(path, (*above, (status.st_dev, status.st_ino)), path_linked)
         else:
-            yield path
+            yield path, path_linked
 
 
 class _Packer:
@@ -125,14 +127,13 @@ class _Packer:
         self._file = file
         self._linked: dict[tuple[int, int], str] = {}
 
-    def add(self, path: Path, name: Path) -> None:
-        """Append one file under `name`."""
+    def add(self, path: Path, name: str, *, linked: bool) -> None:
+        """Append one file under `name`; `linked` if it may be met again through links."""
         try:
+            if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
+                raise SelectionError(f"{show_name(path)} is not an ordinary file. Remove it from the folder.")
             with path.open("rb") as source:
-                status = os.fstat(source.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise SelectionError(f"{show_name(path)} is not an ordinary file. Remove it from the folder.")
-                self._append(source, status, str(name), is_link=path.is_symlink())
+                self._append(source, os.fstat(source.fileno()), name, linked=linked)
         except OSError as error:
             raise SelectionError(
                 f"{show_name(path)} cannot be read: {error.strerror}. A link to a file that is gone?"
@@ -144,10 +145,10 @@ class _Packer:
         self._file.write(bytes(2 * BLOCK))
         self._file.write(bytes(-self._file.tell() % RECORD_BYTES))
 
-    def _append(self, source: BinaryIO, status: os.stat_result, name: str, *, is_link: bool) -> None:
+    def _append(self, source: BinaryIO, status: os.stat_result, name: str, *, linked: bool) -> None:
         info = tarfile.TarInfo(name)
         info.mtime, inode = int(status.st_mtime), (status.st_dev, status.st_ino)
-        if is_link or status.st_nlink > 1:
+        if linked or status.st_nlink > 1:
             info.linkname = self._linked.setdefault(inode, name)
         if info.linkname not in ("", name):
             info.type = tarfile.LNKTYPE

@@ -158,7 +158,7 @@ def verify_dataset(request: VerifyRequest) -> VerifyReport:
         names = request.extra / side_name(part.name, "file_indices.npy")
         check = RowCheck(str(part.tar), entries, rows=(part.first, part.last), note=report.note)
         report.archive += check_headers(part.tar, check, names=names, prefix=part.name)
-    crc = load_crc32(request.extra, request.name, suffix=request.suffix)
+    crc = _known_crc(request, report)
     with Staging(request.extra) as staging:
         sink = _crc_writer(request, staging) if request.write_crc else None
         _check_tiles(request, parts, entries, crc, sink=sink, report=report)
@@ -277,6 +277,17 @@ def _in_order(
             "a process that decoded tiles was killed: too little memory, or a damaged image that crashes its decoder. "
             "Try again with --workers 1, or with --no-decode."
         ) from error
+
+
+def _known_crc(request: VerifyRequest, report: VerifyReport) -> NDArray[np.uint32] | None:
+    """The recorded values; those of other entries count as none if new ones are to be written."""
+    try:
+        return load_crc32(request.extra, request.name, suffix=request.suffix)
+    except StaleIndexError as error:
+        if not request.write_crc:
+            raise
+        report.notes.append(f"recorded anew: {error}")
+        return None
 
 
 def _crc_writer(request: VerifyRequest, staging: Staging) -> ArrayWriter:

@@ -1,0 +1,108 @@
+"""The quick start on a user's folder, shortened, and how it splits tiles."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dinov2.errors import UserError
+from dinov2.run.quickstart import get_args_parser, main
+from dinov2.run.tile_sets import group_of, tiles_of_folder, write_tile_sets
+
+SHORT = ["optim.max_iter=3", "train.batch_size_per_gpu=4", "train.num_workers=0", "tune.tune_every_iterations=2"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of four photographs with three tiles each."""
+    rng = np.random.default_rng(0)
+    for name in ("x", "y"):
+        (tmp_path / "my tiles" / name).mkdir(parents=True)
+        for photograph in range(4):
+            for number in range(3):
+                pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "my tiles" / name / f"photo{photograph}_{number:03d}.png")
+    return tmp_path / "my tiles"
+
+
+def test_on_labelled_tiles(folder, tmp_path, capfd):
+    output = tmp_path / "out"
+    assert (
+        main(
+            get_args_parser().parse_intermixed_args(
+                ["--data", str(folder), "--output", str(output), "--seed", "3", *SHORT]
+            )
+        )
+        == 0
+    )
+    summary = json.loads((output / "summary.json").read_text())
+    assert set(summary) == {"knn_untrained", "knn_trained", "loss_first", "loss_last", "tiles_per_second", "seconds"}
+    assert 0 <= summary["knn_trained"] <= 1
+    assert summary["loss_first"] > 0
+    assert Image.open(output / "curves.png").size[0] > 500
+    printed = capfd.readouterr().out
+    assert "$ tar -chf" in printed
+    assert "20-NN balanced accuracy" in printed
+    assert "train.seed=3" in printed
+
+
+def test_on_tiles_without_classes(folder, tmp_path):
+    output = tmp_path / "out"
+    main(get_args_parser().parse_intermixed_args(["--data", str(folder / "x"), "--output", str(output), *SHORT]))
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["knn_untrained"] is None
+    assert summary["knn_trained"] is None
+    assert (output / "curves.png").is_file()
+
+
+def test_photographs_are_never_split(folder):
+    tiles = tiles_of_folder(folder, seed=0)
+    splits = {}
+    for tile in tiles:
+        splits.setdefault(group_of(f"{tile.classname}/{tile.name.split('__')[1]}"), set()).add(tile.splits)
+    assert sorted(map(len, splits.values())) == [1, 1, 1, 1]
+    assert sum(("test",) in found for found in splits.values()) == 1
+    assert {tile.splits for tile in tiles} == {("test",), ("pretrain", "query")}
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("WBC/BloodImage_00012_0031.jpg", "BloodImage_00012"),
+        ("TUM/slide7/12.png", "slide7"),
+        ("a/tile.png", "tile"),
+        ("s1-0004.tif", "s1"),
+    ],
+)
+def test_groups(name, group):
+    assert group_of(name) == group
+
+
+def test_names_stay_unique(folder, tmp_path):
+    write_tile_sets(tiles_of_folder(folder, seed=0), tmp_path / "sets")
+    links = list((tmp_path / "sets" / "pretrain").iterdir()) + list((tmp_path / "sets" / "downstream").iterdir())
+    assert len({link.name for link in links}) == 24
+    assert all(link.resolve().is_file() for link in links)
+    header, first, *_ = (tmp_path / "sets" / "labels.csv").read_text().splitlines()
+    assert (header, first) == ("filename,label,class", "x__photo0_000.png,0,x")
+
+
+def test_folders_that_cannot_work(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        tiles_of_folder(tmp_path / "none", seed=0)
+    with pytest.raises(UserError, match="no images"):
+        tiles_of_folder(tmp_path, seed=0)
+
+
+def test_a_failing_step_ends_with_its_message(folder, tmp_path):
+    command = [sys.executable, "dinov2/run/quickstart.py", "--data", str(folder), "--output", str(tmp_path / "out")]
+    found = subprocess.run(
+        [*command, "optim.max_itr=3"], capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
+    )
+    assert found.returncode == 2
+    assert "did you mean optim.max_iter" in found.stderr
+    assert "Traceback" not in found.stderr
