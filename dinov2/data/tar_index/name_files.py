@@ -6,6 +6,7 @@ names, those with which NumPy spells an object array. "Calling" them only notes 
 checked against the bytes that are there, so a small file cannot ask for much memory.
 """
 
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,35 +81,21 @@ def _read_objects(path: Path) -> tuple[tuple[int, ...], list[Any]]:
             if header.descr != "|O":
                 raise _RefusedError(f"expected objects, got elements of type {header.descr}")
             result = _Machine(file.read()).run()
-        return _array_content(result)
+        return _array_content(result, header.shape)
     except (OSError, ValueError, _RefusedError) as error:
         raise _bad_file(path, str(error)) from error
 
 
-def _array_content(result: Any) -> tuple[tuple[int, ...], list[Any]]:
-    """Shape and elements of the array that was "made", if it is one of objects."""
-    if (
-        not isinstance(result, _Made)
-        or result.name != RECONSTRUCT
-        or not isinstance(result.state, tuple)
-        or len(result.state) != 5
-    ):
+def _array_content(result: Any, promised: tuple[int, ...]) -> tuple[tuple[int, ...], list[Any]]:
+    """Shape and elements of the array that was "made", if it is one of objects and of the promised shape."""
+    state = result.state if isinstance(result, _Made) and result.name == RECONSTRUCT else None
+    if not isinstance(state, tuple) or len(state) != 5:
         raise _RefusedError("the pickle is not a NumPy array")
-    _, shape, dtype, fortran, values = result.state
+    _, shape, dtype, fortran, values = state
     if not isinstance(dtype, _Made) or dtype.name != DTYPE or dtype.args[:1] != ("O8",):
         raise _RefusedError("the pickle is not an array of objects")
-    if (
-        not isinstance(shape, tuple)
-        or len(shape) > 2
-        or not all(type(n) is int and n >= 0 for n in shape)
-        or not isinstance(values, list)
-    ):
-        raise _RefusedError("the array has no proper shape")
-    count = 1
-    for length in shape:
-        count *= length
-    if count != len(values):
-        raise _RefusedError(f"the array of shape {shape} has {len(values):,} elements")
+    if shape != promised or len(shape) > 2 or not isinstance(values, list) or math.prod(shape) != len(values):
+        raise _RefusedError(f"the array is not of the shape {promised} that its header has")
     if fortran and len(shape) == 2:
         values = [values[column * shape[0] + row] for row in range(shape[0]) for column in range(shape[1])]
     return shape, values
