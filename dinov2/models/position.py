@@ -27,14 +27,16 @@ def resize_position_grid(
     Returns:
         (h, w, D) float32.
     """
-    stored = grid.shape[0]
-    rows, columns = (resampling_matrix(stored, n, antialias, offset).to(grid.device) for n in size)
+    # int: where a tracer (FLOP count, export) is at work, sizes are tensors.
+    stored = int(grid.shape[0])
+    rows, columns = (resampling_matrix(stored, int(n), antialias, offset, grid.device) for n in size)
     return torch.einsum("hi,ijd,wj->hwd", rows, grid.float(), columns)
 
 
 @lru_cache(maxsize=128)
-def resampling_matrix(stored: int, wanted: int, antialias: bool, offset: float) -> Tensor:
-    """Weights (wanted, stored) float32 of bicubic resampling along one axis, on the CPU."""
+@torch.no_grad()
+def resampling_matrix(stored: int, wanted: int, antialias: bool, offset: float, device: torch.device) -> Tensor:
+    """Weights (wanted, stored) float32 of bicubic resampling along one axis."""
     # One channel per stored position, each with a one in its own row: what comes out is its column.
     # Two equal columns, since torch 2.11's antialiased kernel misreads images of width 1.
     basis = torch.eye(stored).view(1, stored, stored, 1).repeat(1, 1, 1, 2)
@@ -45,4 +47,4 @@ def resampling_matrix(stored: int, wanted: int, antialias: bool, offset: float) 
         resampled = F.interpolate(basis, size=(wanted, 2), mode="bicubic", antialias=antialias)
     if resampled.shape[2] != wanted:
         raise ValueError(f"resizing {stored} positions to {wanted} with offset {offset} gives {resampled.shape[2]}")
-    return resampled[0, :, :, 0].T.contiguous()
+    return resampled[0, :, :, 0].T.contiguous().to(device)

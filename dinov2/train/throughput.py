@@ -1,14 +1,11 @@
 """How fast a run is: tiles per second, share of waiting for data, and share of the GPU's peak."""
 
-import logging
 import warnings
 from typing import Any
 
 import torch
 
 from .ssl_meta_arch import NUM_GLOBAL_CROPS, SSLMetaArch
-
-logger = logging.getLogger("dinov2")
 
 # Dense 16-bit tensor-core peaks in FLOP/s, from the makers' data sheets.
 PEAK_FLOPS = {
@@ -53,10 +50,11 @@ def _forward_flops(backbone: Any, size: int, device: torch.device) -> float:
     """FLOPs of one (1, 3, size, size) image: fvcore's count of layers, and attention's two products."""
     from fvcore.nn import FlopCountAnalysis
 
-    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    image = torch.zeros(1, 3, size, size, device=device)
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        analysis = FlopCountAnalysis(backbone, torch.zeros(1, 3, size, size, device=device))
+        backbone(image)  # makes the matrices that resize positions, which fvcore could not trace
+        analysis = FlopCountAnalysis(backbone, image)
         multiply_adds = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
     tokens = 1 + backbone.num_register_tokens + (size // backbone.patch_size) ** 2
     attention = 2 * tokens * tokens * backbone.embed_dim * backbone.n_blocks

@@ -1,4 +1,4 @@
-"""scripts/concat_entries.py: cohorts joined without mixing, doubling or renumbering them; every fault of the old tool refused."""
+"""scripts/concat_entries.py: cohorts joined without mixing, doubling or renumbering them."""
 
 import subprocess
 import sys

@@ -107,9 +107,10 @@ def test_the_goldens_ambiguous_list_is_refused_with_the_members(tmp_path: Path, 
     shutil.copy(GOLDENS / "tiles_gnu.tar", tmp_path)
     with pytest.raises(SelectionError, match=r'"patch3.jpg": "tiles/patch3.jpg", "tiles/sub/patch3.jpg"'):
         index(tmp_path / "tiles_gnu.tar", **{flag: GOLDENS / "keep.txt"})
+    table = write_csv(tmp_path / "l.csv", ["patch3.jpg,1", "patch0.jpg,0"])
+    keep = _list(tmp_path, "tiles/patch3.jpg", "patch0.jpg")
     with pytest.raises(LabelError, match=r'"patch3.jpg": "tiles/patch3.jpg", "tiles/sub/patch3.jpg"'):
-        index(tmp_path / "tiles_gnu.tar", csv=write_csv(tmp_path / "l.csv", ["patch3.jpg,1", "patch0.jpg,0"]), keep=_list(
-            tmp_path, "tiles/patch3.jpg", "patch0.jpg"))  # fmt: skip
+        index(tmp_path / "tiles_gnu.tar", csv=table, keep=keep)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keep.txt", "l.csv", "tiles_gnu.tar"]
 
 
@@ -336,8 +337,8 @@ def test_splits_share_one_class_table(tar: Path) -> None:
 
 
 def test_stale_side_files_are_rewritten(tar: Path) -> None:
-    index(tar, name="pretrain", csv=write_csv(tar.parent / "l.csv", [f"t{i}.jpg,{i}" for i in range(10)]),
-          keep=_list(tar.parent, *(f"t{i}.jpg" for i in range(10))))  # fmt: skip
+    table = write_csv(tar.parent / "l.csv", [f"t{i}.jpg,{i}" for i in range(10)])
+    index(tar, name="pretrain", csv=table, keep=_list(tar.parent, *(f"t{i}.jpg" for i in range(10))))
     tar.write_bytes(member(b"new.jpg") + END)
     index(tar, name="pretrain", csv=write_csv(tar.parent / "l.csv", ["new.jpg,x"]))
     assert load_names(tar.parent / "pretrain_file_indices.npy") == {0: "new.jpg"}
@@ -562,10 +563,9 @@ def test_leftovers_of_killed_runs_are_swept_after_a_day(tar: Path) -> None:
 def test_the_command_from_any_folder(tar: Path, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "l.csv", [f"t{i}.jpg,{'xy'[i % 2]},k{i % 2}" for i in range(10)], "tile,grade,kind")
     keep = _list(tmp_path, *(f"t{i}.jpg" for i in range(10)))
-    done = run(
-        "infer_entries.py", "--tarball_path", tar.name, "--output_root", ".", "--prefix", "query", "--suffix", "s", "--keep", keep,
-        "--csv", table, "--file_name", "tile", "--label_name", "grade", "--class_name", "kind", cwd=tmp_path,
-    )  # fmt: skip
+    flags = ["--tarball_path", tar.name, "--output_root", ".", "--prefix", "query", "--suffix", "s", "--keep", keep]
+    flags += ["--csv", table, "--file_name", "tile", "--label_name", "grade", "--class_name", "kind"]
+    done = run("infer_entries.py", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "10 tiles in 2 classes of 12 members" in done.stdout and "MB/s" in done.stdout
     assert done.stderr == ""  # no bar where there is no terminal

@@ -47,7 +47,5 @@ def drop_stale_crc(extra: Path, name: str | None, *, suffix: str | None = None) 
         load_crc32(extra, name, suffix=suffix)
     except StaleIndexError:
         path.unlink()
-        return [
-            f"{show_name(path)} belonged to the entries before and was deleted: run scripts/verify_dataset.py --write_crc"
-        ]
+        return [f"{show_name(path)} was of other entries and is deleted: run scripts/verify_dataset.py --write_crc"]
     return []

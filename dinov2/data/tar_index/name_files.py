@@ -91,13 +91,11 @@ def _array_content(result: Any, promised: tuple[int, ...]) -> tuple[tuple[int, .
     state = result.state if isinstance(result, _Made) and result.name == RECONSTRUCT else None
     if not isinstance(state, tuple) or len(state) != 5:
         raise _RefusedError("the pickle is not a NumPy array")
-    _, shape, dtype, fortran, values = state
+    _, shape, dtype, _, values = state  # NumPy lists objects in C order whatever the array's order is
     if not isinstance(dtype, _Made) or dtype.name != DTYPE or dtype.args[:1] != ("O8",):
         raise _RefusedError("the pickle is not an array of objects")
     if shape != promised or len(shape) > 2 or not isinstance(values, list) or math.prod(shape) != len(values):
         raise _RefusedError(f"the array is not of the shape {promised} that its header has")
-    if fortran and len(shape) == 2:
-        values = [values[column * shape[0] + row] for row in range(shape[0]) for column in range(shape[1])]
     return shape, values
 
 

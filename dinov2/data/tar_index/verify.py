@@ -173,7 +173,7 @@ def verify_dataset(request: VerifyRequest) -> VerifyReport:
 
 
 def _check_fingerprint(request: VerifyRequest, part: Part, entries: NDArray[np.uint64], report: VerifyReport) -> None:
-    """A changed archive is a fault, but if its tiles can still lie where they were, the rest tells which of them changed."""
+    """A changed archive is a fault; if its tiles can still lie where they were, the rest tells which changed."""
     try:
         if not check_fingerprint(request.extra, request.name, part.tar, suffix=request.suffix):
             report.notes.append(f"the index of {show_name(part.tar)} has no fingerprint: made by another tool")
