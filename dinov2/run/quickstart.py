@@ -27,6 +27,7 @@ from dinov2.visualize.curves import plot_curves, read_lines
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ("data", "tiles", "tarballs", "run", "summary.json", "curves.png")
 NEIGHBOURS = 20
+DEMO_TILES = 2000
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def collect_tiles(args: argparse.Namespace, output: Path) -> list[Tile]:
     """Draw the demo tiles, or list the user's."""
     if args.data is not None:
         return tiles_of_folder(args.data, seed=args.seed)
-    run("-m", "dinov2.data.demo", "--output", output / "data", "--seed", args.seed)
+    run("-m", "dinov2.data.demo", "--output", output / "data", "--seed", args.seed, "--num-tiles", DEMO_TILES)
     return tiles_of_demo(output / "data")
 
 
