@@ -6,6 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,11 +84,19 @@ class MetricLogger:
         self.output_file = Path(output_file) if output_file else None
         self.derive = derive
         self.on_report = on_report
+        self._untimed = 0.0  # seconds of the current iteration that are no training
 
     def update(self, **values: float) -> None:
         """Add one value of each named metric."""
         for name, value in values.items():
             self.meters.setdefault(name, SmoothedValue()).update(float(value))
+
+    @contextmanager
+    def untimed(self) -> Iterator[None]:
+        """Leave the time of the block (an evaluation, a checkpoint) out of the iteration's."""
+        started = time.perf_counter()
+        yield
+        self._untimed += time.perf_counter() - started
 
     def state_dict(self) -> dict[str, Any]:
         """Windows and totals of all metrics."""
@@ -132,7 +141,8 @@ class MetricLogger:
                 item = next(source)
                 self.timers["data_time"].update(time.perf_counter() - ended)
                 yield item
-                self.timers["iter_time"].update(time.perf_counter() - ended)
+                self.timers["iter_time"].update(time.perf_counter() - ended - self._untimed)
+                self._untimed = 0.0
                 ended = time.perf_counter()
                 bar.update(1)
                 if iteration % print_freq == 0 or iteration == total - 1:

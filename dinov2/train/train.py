@@ -127,7 +127,9 @@ def do_train(
         state.metrics.update(**figures)
         state.iteration += 1
         state.samples_consumed += plan.global_batch_size
-        if run_hooks(hooks, state, total=total):
+        with state.metrics.untimed():
+            stop = run_hooks(hooks, state, total=total)
+        if stop:
             break
     for sink in sinks:
         sink.close()

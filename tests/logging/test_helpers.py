@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 
 from dinov2.logging import MetricLogger, SmoothedValue, setup_logging
 from dinov2.logging.helpers import truncate_metrics
@@ -31,6 +32,14 @@ def test_lines_at_every_tenth_and_the_last_iteration(tmp_path):
     assert list(lines[0]) == ["iteration", "iter_time", "data_time", "lr", "total_loss", "speed"]
     assert lines[0]["lr"] == 2.0  # items 0 .. 5
     assert reports == lines
+
+
+def test_evaluations_do_not_count_as_training_time():
+    metrics = MetricLogger()
+    for _ in metrics.log_every(range(3), 10):
+        with metrics.untimed():
+            time.sleep(0.2)
+    assert metrics.timers["iter_time"].avg < 0.1
 
 
 def test_truncation_drops_what_a_resumed_run_writes_again(tmp_path):
