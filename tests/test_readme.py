@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # A model and a run small enough for a test; everything else is as the README says.
 SMALL = (
-    "student.arch=vit_tiny dino.head_n_prototypes=64 ibot.head_n_prototypes=64 train.batch_size_per_gpu=4 train.num_workers=1 "
-    "crops.global_crops_size=28 crops.local_crops_size=14 crops.local_crops_number=2 optim.max_iter=4 optim.warmup_pct=0 "
-    "optim.freeze_last_layer_pct=0 tune.tile_size=32 tune.crop_size=28"
+    "student.arch=vit_tiny dino.head_n_prototypes=64 ibot.head_n_prototypes=64 train.batch_size_per_gpu=4 "
+    "train.num_workers=1 crops.global_crops_size=28 crops.local_crops_size=14 crops.local_crops_number=2 "
+    "optim.max_iter=4 optim.warmup_pct=0 optim.freeze_last_layer_pct=0 tune.tile_size=32 tune.crop_size=28"
 )
 
 
@@ -59,7 +59,7 @@ def test_training_commands_and_use_of_the_result(workplace):
     export = workplace / "runs" / "nct-vitl14" / "eval" / "training_3" / "teacher_checkpoint.pth"
     assert export.is_file()
 
-    code = block("python", "load_state_dict").replace("training_12499", "training_3")
+    code = block("python", "load_state_dict").replace("training_1939", "training_3")
     code = code.replace("vit_large(", "vit_tiny(").replace("import vit_large", "import vit_tiny")
     code = code.replace("img_size=224,", "img_size=28, ffn_layer='mlp',")
     found = subprocess.run(

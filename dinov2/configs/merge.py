@@ -88,7 +88,10 @@ def merge_layers(layers: Sequence[tuple[str, Mapping[str, Any] | DictConfig]]) -
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
             raise UserError(f"{source}: {error.full_key}: {str(error).splitlines()[0]}") from error
-    OmegaConf.resolve(merged)
+    try:
+        OmegaConf.resolve(merged)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
     return merged
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dinov2.errors import UserError, unknown_name
 
@@ -83,6 +83,9 @@ def _check_losses(cfg: DictConfig) -> None:
     ratios = list(cfg.ibot.mask_ratio_min_max)
     if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1] <= 1:
         raise UserError(f"ibot.mask_ratio_min_max={ratios}: expected two shares, 0 < smallest <= largest <= 1")
+    patches = (cfg.crops.global_crops_size // cfg.student.patch_size) ** 2
+    if cfg.ibot.loss_weight > 0 and int(ratios[1] * patches) < 1:
+        raise UserError(f"ibot.mask_ratio_min_max={ratios} masks no patch of the {patches} that a global crop has")
     batch, probability = cfg.train.batch_size_per_gpu, cfg.ibot.mask_sample_probability
     if cfg.ibot.loss_weight > 0 and int(2 * batch * probability) < 1:
         raise UserError(
@@ -91,31 +94,82 @@ def _check_losses(cfg: DictConfig) -> None:
         )
 
 
+# Smallest and largest value that can work, by key; None where there is no largest.
+RANGES: dict[str, tuple[float, float | None]] = {
+    "train.batch_size_per_gpu": (1, None),
+    "train.num_workers": (0, None),
+    "train.OFFICIAL_EPOCH_LENGTH": (1, None),
+    "train.save_frequency": (0, None),
+    "train.keep_last": (0, None),
+    "dino.head_n_prototypes": (1, None),
+    "dino.head_hidden_dim": (1, None),
+    "dino.head_bottleneck_dim": (1, None),
+    "dino.koleo_loss_weight": (0, None),
+    "ibot.head_n_prototypes": (1, None),
+    "ibot.head_hidden_dim": (1, None),
+    "ibot.head_bottleneck_dim": (1, None),
+    "ibot.loss_weight": (0, None),
+    "ibot.mask_sample_probability": (0, 1),
+    "student.drop_path_rate": (0, 0.999),
+    "student.block_chunks": (0, None),
+    "student.num_register_tokens": (0, None),
+    "teacher.momentum_teacher": (0, 1),
+    "teacher.final_momentum_teacher": (0, 1),
+    "teacher.warmup_teacher_temp": (1e-4, None),
+    "teacher.teacher_temp": (1e-4, None),
+    "teacher.warmup_teacher_temp_epochs": (0, None),
+    "teacher.warmup_teacher_temp_pct": (0, 1),
+    "optim.max_iter": (1, None),
+    "optim.base_lr": (0, None),
+    "optim.lr": (0, None),
+    "optim.min_lr": (0, None),
+    "optim.clip_grad": (0, None),
+    "optim.weight_decay": (0, None),
+    "optim.weight_decay_end": (0, None),
+    "optim.warmup_epochs": (0, None),
+    "optim.warmup_pct": (0, 1),
+    "optim.freeze_last_layer_epochs": (0, None),
+    "optim.freeze_last_layer_pct": (0, 1),
+    "optim.adamw_beta1": (0, 0.99999),
+    "optim.adamw_beta2": (0, 0.999999),
+    "crops.local_crops_number": (0, None),
+    "augmentation.horizontal_flip": (0, 1),
+    "augmentation.vertical_flip": (0, 1),
+    "augmentation.color_jitter": (0, 1),
+    "augmentation.grayscale": (0, 1),
+    "augmentation.solarize_global_2": (0, 1),
+    "augmentation.blur_global_1": (0, 1),
+    "augmentation.blur_global_2": (0, 1),
+    "augmentation.blur_local": (0, 1),
+    "augmentation.brightness": (0, None),
+    "augmentation.contrast": (0, None),
+    "augmentation.saturation": (0, None),
+    "augmentation.hue": (0, 0.5),
+    "evaluation.eval_period_iterations": (0, None),
+    "tune.tune_every_pct": (0, None),
+    "tune.tune_every_iterations": (0, None),
+    "tune.knn.batch_size": (1, None),
+    "tune.knn.temperature": (1e-4, None),
+    "tune.knn.n_tries": (1, None),
+    "tune.early_stopping.patience_pct": (0, 1),
+    "tune.early_stopping.min_epoch_pct": (0, 1),
+}
+
+
 def _check_ranges(cfg: DictConfig) -> None:
-    for key, value, least in (
-        ("train.batch_size_per_gpu", cfg.train.batch_size_per_gpu, 1),
-        ("train.num_workers", cfg.train.num_workers, 0),
-        ("train.OFFICIAL_EPOCH_LENGTH", cfg.train.OFFICIAL_EPOCH_LENGTH, 1),
-        ("train.save_frequency", cfg.train.save_frequency, 0),
-        ("train.keep_last", cfg.train.keep_last, 0),
-        ("optim.max_iter", cfg.optim.max_iter, 1),
-        ("optim.clip_grad", cfg.optim.clip_grad, 0),
-        ("crops.local_crops_number", cfg.crops.local_crops_number, 0),
-        ("student.num_register_tokens", cfg.student.num_register_tokens, 0),
-        ("evaluation.eval_period_iterations", cfg.evaluation.eval_period_iterations, 0),
-    ):
-        if value is not None and value < least:
-            raise UserError(f"{key}={value}: expected at least {least}")
+    for key, (least, most) in RANGES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not least <= value <= (float("inf") if most is None else most):
+            expected = f"at least {least:g}" if most is None else f"from {least:g} to {most:g}"
+            raise UserError(f"{key}={value}: expected {expected}")
     if cfg.optim.epochs <= 0:
         raise UserError(f"optim.epochs={cfg.optim.epochs}: expected more than 0")
-    for section, names in (
-        ("optim", ("warmup_pct", "freeze_last_layer_pct")),
-        ("teacher", ("warmup_teacher_temp_pct",)),
-    ):
-        for name in names:
-            value = cfg[section][name]
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"{section}.{name}={value}: expected a share of the training, from 0 to 1")
+    if cfg.optim.scaling_rule == "none" and cfg.optim.lr == 0:
+        raise UserError("optim.scaling_rule=none takes the learning rate from optim.lr, which is 0; set it")
+    for name in ("mean", "std"):
+        values = list(cfg.augmentation[name])
+        if len(values) != 3 or (name == "std" and min(values) <= 0):
+            raise UserError(f"augmentation.{name}={values}: expected three numbers, for red, green and blue")
 
 
 def _check_tuning(cfg: DictConfig) -> None:
@@ -126,6 +180,8 @@ def _check_tuning(cfg: DictConfig) -> None:
         raise UserError("tune.early_stopping needs tune.query_dataset_path and tune.test_dataset_path")
     if any(paths) and cfg.tune.tile_size < cfg.tune.crop_size:
         raise UserError(f"tune.crop_size={cfg.tune.crop_size} does not fit into tune.tile_size={cfg.tune.tile_size}")
+    if 0 in cfg.tune.knn.n_per_class_list or not cfg.tune.knn.n_per_class_list:
+        raise UserError("tune.knn.n_per_class_list: expected numbers of query tiles per class, -1 for all")
     if min(cfg.tune.knn.nb_knn, default=0) < 1:
         raise UserError(f"tune.knn.nb_knn={list(cfg.tune.knn.nb_knn)}: expected numbers of neighbours, 1 or more")
     metric, _, k = cfg.tune.early_stopping.tracking.rpartition("_")

@@ -78,12 +78,12 @@ def draw_masks(
     from its own interval.
     """
     num_masked = int(num_crops * probability)
-    edges = torch.linspace(*ratios, num_masked + 1).tolist()
+    edges = torch.linspace(*ratios, num_masked + 1)
     masks = []
     upperbound = 0
     for low, high in pairwise(edges):
-        masks.append(generator(int(num_tokens * random.uniform(low, high))))
-        upperbound += int(num_tokens * high)
+        masks.append(generator(int(num_tokens * random.uniform(float(low), float(high)))))
+        upperbound += int(num_tokens * high)  # in float32, as DINOv2 rounds
     masks.extend(generator(0) for _ in range(num_masked, num_crops))
     random.shuffle(masks)
     return torch.from_numpy(np.stack(masks)).flatten(1), upperbound

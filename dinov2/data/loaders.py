@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
+from dinov2.distributed import get_global_rank, get_global_size
 from dinov2.errors import UserError
 
 from .datasets import TileDataset, parse_dataset_string
@@ -104,4 +105,6 @@ def _make_sampler(
     if sampler_type == SamplerType.EPOCH:
         size = size if size > 0 else count
         return EpochSampler(size=size, sample_count=count, shuffle=shuffle, seed=seed)
-    return DistributedSampler(dataset, shuffle=shuffle, seed=seed, drop_last=False)
+    return DistributedSampler(
+        dataset, num_replicas=get_global_size(), rank=get_global_rank(), shuffle=shuffle, seed=seed, drop_last=False
+    )

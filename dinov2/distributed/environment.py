@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dinov2.errors import UserError
 
 TORCHRUN_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_JOB_NODELIST")
+SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_JOB_NODELIST")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def detect_environment(variables: Mapping[str, str]) -> LaunchEnvironment:
             f"partially set environment: {', '.join(present)} are set but {', '.join(missing)} are not. "
             "Start with torchrun, which sets all of them, or unset them to run a single process."
         )
-    # An allocation without srun (`salloc`, or sbatch's own shell) has a job but one process of it.
-    if all(name in variables for name in SLURM_VARIABLES) and int(variables["SLURM_NTASKS"]) > 1:
+    # Only srun starts several processes: a script that sbatch runs is alone, however many tasks it asked for.
+    if all(name in variables for name in SLURM_VARIABLES) and int(variables["SLURM_STEP_NUM_TASKS"]) > 1:
         return _from_slurm(variables)
     return LaunchEnvironment("alone")
 
@@ -62,7 +62,7 @@ def _from_torchrun(variables: Mapping[str, str]) -> LaunchEnvironment:
 
 def _from_slurm(variables: Mapping[str, str]) -> LaunchEnvironment:
     nodes = parse_node_list(variables["SLURM_JOB_NODELIST"])
-    world_size = int(variables["SLURM_NTASKS"])
+    world_size = int(variables["SLURM_STEP_NUM_TASKS"])
     job_port = random.Random(variables["SLURM_JOB_ID"]).randint(20_000, 60_000)
     return LaunchEnvironment(
         launcher="slurm",

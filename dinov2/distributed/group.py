@@ -11,10 +11,16 @@ from .environment import LaunchEnvironment, detect_environment
 _launch = LaunchEnvironment("alone")
 
 
-def enable(*, overwrite: bool = False, timeout: timedelta = timedelta(minutes=30)) -> LaunchEnvironment:
+def enable(
+    *,
+    set_cuda_current_device: bool = True,
+    overwrite: bool = False,
+    timeout: timedelta = timedelta(minutes=30),
+) -> LaunchEnvironment:
     """Find out how this process was launched and join the others, if there are any.
 
     Args:
+        set_cuda_current_device: make this process's GPU the current one.
         overwrite: join again where this process already has; otherwise a second call is an error.
         timeout: how long a collective waits for a lost rank.
     Raises:
@@ -26,7 +32,7 @@ def enable(*, overwrite: bool = False, timeout: timedelta = timedelta(minutes=30
     disable()
     _launch = detect_environment(os.environ)
     device = get_device()
-    if device.type == "cuda":
+    if device.type == "cuda" and set_cuda_current_device:
         torch.cuda.set_device(device)
     if _launch.launcher != "alone":
         dist.init_process_group(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from dinov2.distributed import all_gather_rows, get_global_rank, get_global_size
+from dinov2.errors import UserError
 
 
 class Features(NamedTuple):
@@ -36,6 +37,8 @@ def extract_features(
         The features of all samples, the same on every rank.
     """
     rank, world = get_global_rank(), get_global_size()
+    if len(cast(Sized, dataset)) < world:
+        raise UserError(f"{len(cast(Sized, dataset))} labelled tiles are fewer than the {world} processes of this run")
     mine = range(rank, len(cast(Sized, dataset)), world)
     loader: DataLoader[Any] = DataLoader(Subset(dataset, mine), batch_size=batch_size, num_workers=num_workers)
     values, labels = [], []
@@ -43,8 +46,7 @@ def extract_features(
         features = model(images.to(device, non_blocking=True)).float()
         values.append(features.cpu() if gather_on_cpu else features)
         labels.append(batch_labels.to(values[-1].device))
-    width = values[0].shape[1] if values else 0
-    own = Features(torch.cat(values) if values else torch.empty(0, width), torch.cat(labels))
+    own = Features(torch.cat(values), torch.cat(labels))
     return _in_dataset_order(own, device) if world > 1 else own
 
 

@@ -50,6 +50,8 @@ class _ConsoleHandler(logging.Handler):
     """Writes to standard output, above a progress bar if one is drawn."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "beside_bar", False):
+            return
         from tqdm import tqdm
 
         tqdm.write(self.format(record), file=sys.stdout)

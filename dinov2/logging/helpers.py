@@ -13,9 +13,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from dinov2.distributed import is_main_process
+
 logger = logging.getLogger("dinov2")
 
 T = TypeVar("T")
+_END: Any = object()
 
 
 class SmoothedValue:
@@ -84,12 +87,17 @@ class MetricLogger:
         self.output_file = Path(output_file) if output_file else None
         self.derive = derive
         self.on_report = on_report
+        self._stop = False
         self._untimed = 0.0  # seconds of the current iteration that are no training
 
     def update(self, **values: float) -> None:
         """Add one value of each named metric."""
         for name, value in values.items():
             self.meters.setdefault(name, SmoothedValue()).update(float(value))
+
+    def stop(self) -> None:
+        """Let `log_every` report the current iteration and end."""
+        self._stop = True
 
     @contextmanager
     def untimed(self) -> Iterator[None]:
@@ -138,15 +146,19 @@ class MetricLogger:
         source = iter(iterable)
         with _progress_bar(total, start_iteration, header) as bar:
             for iteration in range(start_iteration, total):
-                item = next(source)
+                item = next(source, _END)
+                if item is _END:
+                    break
                 self.timers["data_time"].update(time.perf_counter() - ended)
                 yield item
                 self.timers["iter_time"].update(time.perf_counter() - ended - self._untimed)
                 self._untimed = 0.0
                 ended = time.perf_counter()
                 bar.update(1)
-                if iteration % print_freq == 0 or iteration == total - 1:
+                if iteration % print_freq == 0 or iteration == total - 1 or self._stop:
                     self._report(iteration, total, header, bar)
+                if self._stop:
+                    break
         seconds = time.perf_counter() - started
         logger.info(f"{header} took {timedelta(seconds=int(seconds))} for {total - start_iteration} iterations")
 
@@ -157,11 +169,10 @@ class MetricLogger:
                 file.write(json.dumps(line) + "\n")
         if self.on_report is not None:
             self.on_report(line)
-        if bar.disable:
-            logger.info(self._text(line, iteration, total, header))
-        else:
-            shown = {"total_loss": "loss", "tiles_per_second": "tiles/s"}
-            bar.set_postfix({label: f"{line[name]:.4g}" for name, label in shown.items() if name in line})
+        # Beside a bar the line goes to the log file only.
+        logger.info(self._text(line, iteration, total, header), extra={"beside_bar": not bar.disable})
+        shown = {"total_loss": "loss", "tiles_per_second": "tiles/s"}
+        bar.set_postfix({label: f"{line[name]:.4g}" for name, label in shown.items() if name in line})
 
     def _text(self, line: Mapping[str, float], iteration: int, total: int, header: str) -> str:
         """A report as one line of the log."""
@@ -176,7 +187,7 @@ class MetricLogger:
 
 
 def truncate_metrics(path: Path, iteration: int) -> None:
-    """Remove the lines of `training_metrics.json` from an iteration on, and a last line cut off by a crash."""
+    """Remove the lines of a metrics file from an iteration on, and a last line cut off by a crash."""
     if not path.is_file():
         return
     kept = []
@@ -190,7 +201,8 @@ def truncate_metrics(path: Path, iteration: int) -> None:
 
 
 def _progress_bar(total: int, start: int, header: str) -> Any:
-    """A bar on a terminal; elsewhere nothing is drawn and lines are logged instead."""
+    """A bar on the terminal of the main process; elsewhere nothing is drawn and lines are logged instead."""
     from tqdm import tqdm
 
-    return tqdm(total=total, initial=start, desc=header, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    hidden = not (sys.stderr.isatty() and is_main_process())
+    return tqdm(total=total, initial=start, desc=header, disable=hidden, dynamic_ncols=True)

@@ -1,6 +1,7 @@
 """Where metrics go besides `training_metrics.json`: TensorBoard and Weights & Biases, on request."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,10 +23,8 @@ class TensorboardSink:
     """Event files in {output_dir}/tensorboard."""
 
     def __init__(self, output_dir: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError("tensorboard.enable=true needs the package: pip install tensorboard") from error
+        from torch.utils.tensorboard import SummaryWriter
+
         self.writer = SummaryWriter(str(output_dir / "tensorboard"))
 
     def log(self, values: Mapping[str, float], iteration: int) -> None:
@@ -42,11 +41,9 @@ class WandbSink:
     """A run at Weights & Biases, offline where no key is set, so that no batch job waits for a login."""
 
     def __init__(self, output_dir: Path, settings: Any, config: dict[str, Any]) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError("wandb.enable=true needs the package: pip install wandb") from error
         import os
+
+        import wandb
 
         self.run = wandb.init(
             project=settings.project or None,
@@ -70,12 +67,19 @@ class WandbSink:
         self.run.finish()
 
 
-def make_sinks(cfg: Any, output_dir: Path) -> list[MetricSink]:
-    """The sinks that a configuration asks for; none on other ranks than the first.
+def check_sinks(cfg: Any) -> None:
+    """Check, on every rank, that the packages of the sinks asked for are there.
 
     Raises:
-        UserError: if a package that a sink needs is missing.
+        UserError: if one is missing.
     """
+    for name in ("tensorboard", "wandb"):
+        if cfg[name].enable and find_spec(name) is None:
+            raise UserError(f"{name}.enable=true needs the package: pip install {name}")
+
+
+def make_sinks(cfg: Any, output_dir: Path) -> list[MetricSink]:
+    """The sinks that a configuration asks for; none on other ranks than the first."""
     if not is_main_process():
         return []
     sinks: list[MetricSink] = []

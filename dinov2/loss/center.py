@@ -21,10 +21,9 @@ class CenteredLoss(nn.Module):
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(center_shape))
 
-    @torch.no_grad()
-    def softmax_center_teacher(self, teacher_scores: Tensor, teacher_temp: float) -> Tensor:
+    def _centered_softmax(self, scores: Tensor, temp: float) -> Tensor:
         """Targets (..., K) in float32 from teacher scores (..., K)."""
-        return torch.softmax((teacher_scores.float() - self.center) / teacher_temp, dim=-1)
+        return torch.softmax((scores.float() - self.center) / temp, dim=-1)
 
     @torch.no_grad()
     def _move_center(self, batch_mean: Tensor) -> None:

@@ -45,6 +45,11 @@ class DINOLoss(CenteredLoss):
         ]
         return torch.stack(losses).sum()
 
+    @torch.no_grad()
+    def softmax_center_teacher(self, teacher_output: Tensor, teacher_temp: float) -> Tensor:
+        """Centred targets (B, K) float32 from teacher scores (B, K)."""
+        return self._centered_softmax(teacher_output, teacher_temp)
+
     def sinkhorn_knopp_teacher(self, teacher_output: Tensor, teacher_temp: float, n_iterations: int = 3) -> Tensor:
         """Balanced targets (B, K) float32 from teacher scores (B, K)."""
         num_rows = teacher_output.shape[0] * get_global_size()

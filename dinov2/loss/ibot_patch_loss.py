@@ -53,6 +53,11 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 (DINOv2's public name)
             entropy = entropy[:n_masked_patches]
         return (entropy * masks_weight).sum() / student_masks_flat.shape[0]
 
+    @torch.no_grad()
+    def softmax_center_teacher(self, teacher_patch_tokens: Tensor, teacher_temp: float) -> Tensor:
+        """Centred targets (1, n, K) float32 from teacher scores (1, n, K)."""
+        return self._centered_softmax(teacher_patch_tokens, teacher_temp)
+
     def sinkhorn_knopp_teacher(
         self,
         teacher_output: Tensor,

@@ -1,11 +1,13 @@
 """From a configuration to student and teacher backbones."""
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from dinov2.errors import unknown_name
+from dinov2.errors import UserError, unknown_name
 from dinov2.layers import Attention
 
-from .vision_transformer import ARCHITECTURES, DinoVisionTransformer
+from .vision_transformer import ARCHITECTURES, FFN_LAYERS, DinoVisionTransformer
 
 
 def build_model(args: Any, only_teacher: bool = False, img_size: int = 224):
@@ -18,11 +20,10 @@ def build_model(args: Any, only_teacher: bool = False, img_size: int = 224):
     Returns:
         (teacher, width), or (student, teacher, width).
     Raises:
-        UserError: for an unknown architecture.
+        UserError: for names that are not known.
     """
+    check_names(args)
     name = args.arch.removesuffix("_memeff")
-    if name not in ARCHITECTURES:
-        raise unknown_name("student.arch", args.arch, ARCHITECTURES)
     kwargs = {
         "img_size": img_size,
         "patch_size": args.patch_size,
@@ -43,6 +44,22 @@ def build_model(args: Any, only_teacher: bool = False, img_size: int = 224):
     drop_path = {"drop_path_rate": args.drop_path_rate, "drop_path_uniform": args.drop_path_uniform}
     student = _use_backend(ARCHITECTURES[name](**kwargs, **drop_path), backend)
     return student, teacher, student.embed_dim
+
+
+def check_names(args: Any) -> None:
+    """Check what the `student` section of a configuration names, before anything is built.
+
+    Raises:
+        UserError: for an unknown architecture or feed-forward layer, or weights that do not exist.
+    """
+    if args.arch.removesuffix("_memeff") not in ARCHITECTURES:
+        raise unknown_name("student.arch", args.arch, ARCHITECTURES)
+    if args.ffn_layer not in FFN_LAYERS:
+        raise unknown_name("student.ffn_layer", args.ffn_layer, FFN_LAYERS)
+    if args.pretrained_weights and not Path(args.pretrained_weights).is_file():
+        raise UserError(f"weights file {args.pretrained_weights} (student.pretrained_weights) does not exist")
+    if getattr(args, "attention_backend", "sdpa") == "xformers" and find_spec("xformers") is None:
+        raise UserError("student.attention_backend=xformers needs the package: pip install xformers")
 
 
 def _use_backend(model: DinoVisionTransformer, backend: str) -> DinoVisionTransformer:

@@ -34,6 +34,7 @@ def resize_position_grid(
 
 
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)  # a matrix first needed in an evaluation serves training too
 @torch.no_grad()
 def resampling_matrix(stored: int, wanted: int, antialias: bool, offset: float, device: torch.device) -> Tensor:
     """Weights (wanted, stored) float32 of bicubic resampling along one axis."""

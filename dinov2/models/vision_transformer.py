@@ -149,8 +149,8 @@ class DinoVisionTransformer(nn.Module):
             antialias=self.interpolate_antialias,
             offset=self.interpolate_offset,
         )  # (h, w, D)
-        positions = torch.cat((self.pos_embed[:, :1].float(), grid.flatten(0, 1)[None]), dim=1)
-        return positions.to(x.dtype)
+        # In the dtype of the parameter, resized or not: crops of all sizes then have the same residual stream.
+        return torch.cat((self.pos_embed[:, :1], grid.flatten(0, 1)[None].to(self.pos_embed.dtype)), dim=1)
 
     def prepare_tokens_with_masks(self, x: Tensor, masks: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W), masks (B, N) bool -> tokens (B, 1 + R + N, D) before the first block."""

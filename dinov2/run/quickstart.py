@@ -26,6 +26,7 @@ from dinov2.visualize.curves import plot_curves, read_lines
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ("data", "tiles", "tarballs", "run", "summary.json", "curves.png")
+MARKER = ".quickstart"  # a folder with this file is ours to empty
 NEIGHBOURS = 20
 DEMO_TILES = 2000
 
@@ -58,7 +59,9 @@ def main(args: argparse.Namespace) -> int:
     """Make or take tiles, pack, index, train, summarise."""
     started = time.monotonic()
     output: Path = args.output.resolve()
-    clear(output)
+    if args.data is not None and args.data.resolve().is_relative_to(output):
+        raise UserError(f"--data {args.data} lies in the output folder {output}; name another --output")
+    prepare(output)
     tiles = collect_tiles(args, output)
     labelled = any("test" in tile.splits for tile in tiles)
     pack_and_index(tiles, output, labelled=labelled)
@@ -70,15 +73,22 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def clear(output: Path) -> None:
-    """Remove what an earlier quick start has left, and nothing else."""
+def prepare(output: Path) -> None:
+    """Make the output folder; one that an earlier quick start has made is emptied of what it wrote.
+
+    Raises:
+        UserError: if there is a folder with files that no quick start has made.
+    """
+    if output.is_dir() and any(output.iterdir()) and not (output / MARKER).exists():
+        raise UserError(f"--output {output} is not empty and was not made by a quick start; name another folder")
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MARKER).touch()
     for part in PARTS:
         path = output / part
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    output.mkdir(parents=True, exist_ok=True)
 
 
 def collect_tiles(args: argparse.Namespace, output: Path) -> list[Tile]:

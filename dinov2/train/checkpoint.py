@@ -39,6 +39,8 @@ class Checkpointer:
         """Write a checkpoint of a state after `step` steps; all ranks call it, the main process writes."""
         if is_main_process():
             path = self.folder / f"step-{step:07d}"
+            if path.exists() and find_damage(path):
+                shutil.rmtree(path)
             if not path.exists():
                 _write_folder(path, state, step)
                 logger.info(f"saved {path}")
@@ -66,16 +68,6 @@ class Checkpointer:
         names = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return sorted(int(name.group(1)) for name in names if name)
 
-    def set_aside(self) -> None:
-        """Move existing checkpoints out of the way of a run that starts over; nothing is deleted."""
-        if is_main_process() and self.steps():
-            number = 1
-            while (aside := self.folder.with_name(f"{self.folder.name}.before-{number}")).exists():
-                number += 1
-            self.folder.rename(aside)
-            logger.warning(f"starting over: the checkpoints of the run before are now in {aside}")
-        barrier()
-
     def _find_newest(self) -> Path | UserError | None:
         damages = []
         for step in reversed(self.steps()):
@@ -101,6 +93,23 @@ class Checkpointer:
             doomed = self.folder / f".step-{step:07d}.tmp"
             (self.folder / f"step-{step:07d}").rename(doomed)
             shutil.rmtree(doomed)
+
+
+RUN_FILES = ("checkpoints", "eval", "results", "training_metrics.json")
+
+
+def set_aside(output_dir: Path) -> None:
+    """Move what a run has written into output_dir/before-N, for a run that starts over; nothing is deleted."""
+    written = [output_dir / name for name in RUN_FILES if (output_dir / name).exists()]
+    if is_main_process() and written:
+        number = 1
+        while (aside := output_dir / f"before-{number}").exists():
+            number += 1
+        aside.mkdir()
+        for path in written:
+            path.rename(aside / path.name)
+        logger.warning(f"starting over: what the run before has written is now in {aside}")
+    barrier()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -139,15 +148,14 @@ def _write_folder(path: Path, state: dict[str, Any], step: int) -> None:
 def find_damage(path: Path) -> str | None:
     """What is wrong with a checkpoint folder; None if it is intact."""
     try:
-        files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError) as error:
+        expected = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"][STATE]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its {MANIFEST} cannot be read ({error})"
-    for name, expected in files.items():
-        if not (path / name).is_file():
-            return f"{name} is missing"
-        if _fingerprint(path / name) != expected:
-            return f"{name} is not what was written"
-    return None
+    try:
+        found = _fingerprint(path / STATE)
+    except OSError as error:
+        return f"{STATE} cannot be read ({error})"
+    return None if found == expected else f"{STATE} is not what was written"
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

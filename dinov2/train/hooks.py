@@ -76,7 +76,8 @@ def tuning_hook(every: int, tuner: Tuner, sinks: Sequence[MetricSink]) -> Hook:
     def action(state: TrainState) -> bool:
         scores = tuner(state.model, state.iteration)
         for sink in sinks:
-            sink.log({f"tune/{name}": value for name, value in scores.items()}, state.iteration)
+            # Under the last iteration done, as the report that follows: sinks want steps that do not go back.
+            sink.log({f"tune/{name}": value for name, value in scores.items()}, max(state.iteration - 1, 0))
         # The scores of one rank, so that rounding on different machines cannot part the ranks.
         stopping = state.early_stopping
         if stopping.update(broadcast_object(scores), state.iteration):

@@ -16,6 +16,8 @@ from dinov2.data.datasets import TileDataset
 from dinov2.data.samplers import PositionSampler
 from dinov2.data.training_view import SeededCollate, TrainingView
 from dinov2.distributed import get_global_size, is_main_process
+from dinov2.logging.sinks import check_sinks
+from dinov2.models.build import check_names
 from dinov2.utils.atomic import write_text
 from dinov2.utils.dtype import compute_dtype
 
@@ -42,6 +44,8 @@ def plan_training(cfg: Any) -> TrainingPlan:
         UserError: if data or durations are not right.
     """
     output_dir = Path(cfg.train.output_dir)
+    check_names(cfg.student)
+    check_sinks(cfg)
     dataset = make_dataset(dataset_str=cfg.train.dataset_path, transform=build_augmentation(cfg))
     tuner = Tuner(cfg, output_dir / "results" / "tune.jsonl") if cfg.tune.query_dataset_path else None
     global_batch_size = cfg.train.batch_size_per_gpu * get_global_size()

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dinov2.configs import complete_config
+from dinov2.configs import complete_config, validate_config
 from dinov2.data.collate import Batch
 from dinov2.fsdp import parallelize
 from dinov2.layers import DINOHead
 from dinov2.loss import DINOLoss, KoLeoLoss, iBOTPatchLoss
 from dinov2.models import build_model_from_cfg
-from dinov2.utils.dtype import autocast
+from dinov2.utils.dtype import autocast, compute_dtype
 from dinov2.utils.param_groups import fuse_params_groups, get_params_groups_with_decay
 
 NUM_GLOBAL_CROPS = 2
@@ -71,10 +71,11 @@ class SSLMetaArch(nn.Module):
         """Build from a configuration; keys that it leaves out take their defaults.
 
         Raises:
-            UserError: for unknown keys or names.
+            UserError: for unknown keys or names, or values that cannot work.
         """
         super().__init__()
         cfg = complete_config(cfg)
+        validate_config(cfg)
         self.cfg = cfg
         self.fp16_scaler: torch.amp.GradScaler | None = None
         self.do_koleo = cfg.dino.koleo_loss_weight > 0
@@ -126,8 +127,7 @@ class SSLMetaArch(nn.Module):
             images: what `collate_data_and_cast` returns.
             teacher_temp: temperature of both kinds of targets.
         """
-        batch = {key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
-                 for key, value in images.items()}  # fmt: skip
+        batch = self._to_device(images)
         targets = self.teacher_targets(batch, teacher_temp)
         predictions = self.student_predictions(batch)
         output = self.losses(predictions, targets, batch)
@@ -212,6 +212,18 @@ class SSLMetaArch(nn.Module):
                 )
             )
         ]
+
+    def _to_device(self, images: Batch) -> dict[str, Any]:
+        """The batch where the model is, crops in the dtype that the student's backbone computes in."""
+        name = self.cfg.compute_precision.student.backbone.mixed_precision.param_dtype
+        dtype = compute_dtype(name, self.device)
+        batch: dict[str, Any] = {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in images.items()
+        }
+        for key in ("collated_global_crops", "collated_local_crops"):
+            batch[key] = batch[key].to(dtype)
+        return batch
 
     def _call(self, modules: Mapping[str, Any] | nn.ModuleDict, name: str, *args: Any, **kwargs: Any) -> Any:
         """Run a submodule of the student or the teacher in the dtype configured for it."""

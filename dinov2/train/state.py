@@ -50,13 +50,25 @@ class TrainState:
             UserError: if it was made by another version, or for another model.
         """
         self.load_networks(state)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._load_moments(state["optimizer"])
         if self.model.fp16_scaler and state["grad_scaler"]:
             self.model.fp16_scaler.load_state_dict(state["grad_scaler"])
         self.metrics.load_state_dict(state["metrics"])
         self.early_stopping.load_state_dict(state["early_stopping"])
         self.iteration = state["iteration"]
         self.samples_consumed = state["samples_consumed"]
+
+    def _load_moments(self, saved: dict[str, Any]) -> None:
+        """Take over the optimiser's moments; rates, betas and kernels stay those of this run's configuration."""
+        own = self.optimizer.state_dict()
+        if [len(group["params"]) for group in saved["param_groups"]] != [
+            len(group["params"]) for group in own["param_groups"]
+        ]:
+            raise UserError(
+                "the checkpoint's parameters are grouped in another way than the configuration says: set "
+                "optim.layerwise_decay and optim.patch_embed_lr_mult as they were, or start over with --no-resume"
+            )
+        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Take over student, teacher and centres alone.
@@ -69,7 +81,8 @@ class TrainState:
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines()[1:4]]
             raise UserError(
-                f"the checkpoint is of another model than the configuration describes: {error}. "
-                "Use another --output-dir, or --no-resume to start over in this one"
+                f"the checkpoint is of another model than the configuration describes ({' '.join(lines)} ...). Change "
+                "the configuration, the checkpoint (MODEL.WEIGHTS) or the --output-dir, or start over with --no-resume"
             ) from error

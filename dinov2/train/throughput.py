@@ -1,5 +1,6 @@
 """How fast a run is: tiles per second, share of waiting for data, and share of the GPU's peak."""
 
+import re
 import warnings
 from typing import Any
 
@@ -26,7 +27,7 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((flops for part, flops in PEAK_FLOPS.items() if part in name), None)
+    return next((flops for part, flops in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
 def training_flops_per_image(model: SSLMetaArch) -> float:

@@ -23,7 +23,7 @@ from dinov2.errors import UserError
 from dinov2.logging import MetricLogger, make_sinks
 from dinov2.logging.helpers import truncate_metrics
 from dinov2.models.weights import load_pretrained_backbone
-from dinov2.train.checkpoint import Checkpointer, load_checkpoint
+from dinov2.train.checkpoint import Checkpointer, load_checkpoint, set_aside
 from dinov2.train.hooks import Hook, checkpoint_hook, export_hook, export_teacher, run_hooks, tuning_hook
 from dinov2.train.optimization import (
     average_over_ranks,
@@ -50,7 +50,7 @@ LOG_EVERY = 10  # iterations between reports
 
 def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
     """The options of the training command."""
-    parser = argparse.ArgumentParser("DINOv2 training", add_help=add_help)
+    parser = argparse.ArgumentParser("DINOv2 training", add_help=add_help, allow_abbrev=False)
     parser.add_argument(
         "--config-file", default="", metavar="FILE", help="YAML file with settings that differ from the defaults"
     )
@@ -108,15 +108,17 @@ def do_train(
     output_dir = Path(cfg.train.output_dir)
     total = plan.timeline.total
     schedules = Schedules(cfg, plan.timeline)
-    sinks = make_sinks(cfg, output_dir)
     state = build_state(cfg, model, plan)
     checkpointer = Checkpointer(output_dir / "checkpoints", keep_last=cfg.train.keep_last)
-    restore(state, checkpointer, resume=resume, initial=cfg.MODEL.WEIGHTS)
-    attach_metrics_file(state, output_dir / "training_metrics.json", sinks)
-    hooks = build_hooks(cfg, plan, checkpointer, output_dir, sinks)
+    if not resume:
+        set_aside(output_dir)
+    restore(state, checkpointer, initial=cfg.MODEL.WEIGHTS)
     if state.iteration >= total or state.early_stopping.stopped:
         logger.info(f"the run in {output_dir} is finished ({state.iteration} of {total} iterations); nothing to do")
         return global_averages(state.metrics)
+    sinks = make_sinks(cfg, output_dir)
+    attach_metrics_file(state, output_dir, sinks)
+    hooks = build_hooks(cfg, plan, checkpointer, output_dir, sinks)
     if state.iteration == 0 and plan.tuner is not None:
         tuning_hook(1, plan.tuner, sinks).action(state)
 
@@ -128,9 +130,8 @@ def do_train(
         state.iteration += 1
         state.samples_consumed += plan.global_batch_size
         with state.metrics.untimed():
-            stop = run_hooks(hooks, state, total=total)
-        if stop:
-            break
+            if run_hooks(hooks, state, total=total):
+                state.metrics.stop()
     for sink in sinks:
         sink.close()
     return global_averages(state.metrics)
@@ -187,14 +188,12 @@ def build_state(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> TrainState:
     )
 
 
-def restore(state: TrainState, checkpointer: Checkpointer, *, resume: bool, initial: str = "") -> None:
-    """Go on from the newest checkpoint, or move the ones there are out of the way.
+def restore(state: TrainState, checkpointer: Checkpointer, *, initial: str = "") -> None:
+    """Go on from the newest checkpoint.
 
     Args:
         initial: a checkpoint folder whose networks to start from where there is nothing to go on from.
     """
-    if not resume:
-        checkpointer.set_aside()
     saved = checkpointer.load_newest()
     if saved is None and initial:
         state.load_networks(load_checkpoint(Path(initial)))
@@ -204,11 +203,13 @@ def restore(state: TrainState, checkpointer: Checkpointer, *, resume: bool, init
         logger.info(f"going on after {state.iteration} iterations, {state.samples_consumed:,d} samples")
 
 
-def attach_metrics_file(state: TrainState, path: Path, sinks: list[Any]) -> None:
+def attach_metrics_file(state: TrainState, output_dir: Path, sinks: list[Any]) -> None:
     """Let the main process's reports go to `training_metrics.json` and the sinks, from this iteration on."""
     if not distributed.is_main_process():
         return
+    path = output_dir / "training_metrics.json"
     truncate_metrics(path, state.iteration)
+    truncate_metrics(output_dir / "results" / "tune.jsonl", state.iteration + 1)
     state.metrics.output_file = path
 
     def to_sinks(line: Any) -> None:

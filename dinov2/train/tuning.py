@@ -65,7 +65,12 @@ class Tuner:
                 return backbone(images)
 
         return knn_of_model(
-            class_tokens, self.query, self.test, settings=self.cfg.tune.knn, device=device, num_workers=0
+            class_tokens,
+            self.query,
+            self.test,
+            settings=self.cfg.tune.knn,
+            device=device,
+            num_workers=self.cfg.train.num_workers,
         )
 
     def _write(self, scores: dict[str, float], iteration: int) -> None:

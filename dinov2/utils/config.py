@@ -30,6 +30,8 @@ def get_cfg_from_args(args: argparse.Namespace) -> DictConfig:
     overrides = parse_overrides(args.opts)
     if OmegaConf.select(overrides, "train.output_dir"):
         raise UserError("train.output_dir is set by --output-dir")
+    if getattr(args, "input_dir", None) and OmegaConf.select(overrides, "train.dataset_path"):
+        raise UserError("--input-dir and train.dataset_path both name the tiles to train on; give one of them")
     layers.append(("the command line", overrides))
     layers.append(("the command line", _options_as_layer(args)))
     cfg = merge_layers(layers)
@@ -54,7 +56,10 @@ def setup(args: argparse.Namespace) -> DictConfig:
     cfg = get_cfg_from_args(args)
     distributed.enable(overwrite=True)
     torch.backends.cuda.matmul.allow_tf32 = True
-    setup_logging(cfg.train.output_dir)
+    try:
+        setup_logging(cfg.train.output_dir)
+    except OSError as error:
+        raise UserError(f"--output-dir {cfg.train.output_dir} cannot be used: {error}") from error
     seed_everything(cfg.train.seed)
     logger.info(
         f"{distributed.get_global_size()} process(es), device {distributed.get_device()}, torch {torch.__version__}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from indexing import ROOT
 from tar_making import END, member, noise
 
 from dinov2.data.tar_index import (
@@ -27,8 +28,6 @@ from dinov2.data.tar_index import (
     verify_dataset,
 )
 from dinov2.errors import UserError
-
-ROOT = Path(__file__).parents[2]
 
 
 def make_cohort(folder: Path, name: str, tiles: int, *, suffix: str | None = None, csv: Path | None = None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from indexing import index, run, tiles_of, write_csv, write_list
+from indexing import ROOT, index, run, tiles_of, write_csv, write_list
 from tar_making import BLOCK, END, header, member, noise
 
 from dinov2.data.tar_index import (
@@ -176,7 +176,7 @@ def test_missing_lists_and_names_that_leave_the_folder(tar: Path) -> None:
         infer_entries(IndexRequest(tar, tar.parent / "none"))
 
 
-# --- the command -----------------------------------------------------------------------------------------------------
+# --- the command, large archives -------------------------------------------------------------------------------------
 
 
 def test_the_command_from_any_folder(tar: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dinov2.data import MaskingGenerator, collate_data_and_cast
+from dinov2.data.collate import draw_masks
 
 REFERENCE = {0: "de8a847bff8c", 25: "a35590763c0e", 51: "b0bb2b696732", 64: "391741c7ab6b", 100: "08ca8cbc5ad0"}
 
@@ -70,9 +71,21 @@ def test_batch_of_the_reference():
     assert torch.allclose(batch["masks_weight"], torch.cat([torch.full((int(n),), 1 / int(n)) for n in counts if n]))
 
 
-@pytest.mark.parametrize(("images", "upperbound"), [(64, 4941), (32, 2496), (12, 967), (2, 204), (1, 128)])
-def test_upperbound_depends_on_sizes_only(images, upperbound):
-    assert collate(images)["upperbound"] == upperbound
+SIZES = [
+    (64, 256, 4941),
+    (32, 256, 2496),
+    (12, 256, 967),
+    (2, 256, 204),
+    (1, 256, 128),
+    (64, 196, 3771),
+    (49, 196, 2900),
+]
+
+
+@pytest.mark.parametrize(("images", "patches", "upperbound"), SIZES)
+def test_upperbound_depends_on_sizes_only(images, patches, upperbound):
+    generator = MaskingGenerator(int(patches**0.5), max_num_patches=patches / 2)
+    assert draw_masks(2 * images, (0.1, 0.5), 0.5, patches, generator)[1] == upperbound
 
 
 def test_dtype_and_no_local_crops():

@@ -7,13 +7,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from indexing import ROOT
 from tar_making import noise
 
 from dinov2.data.tar_index import PrepareRequest, load_crc32, load_entries, load_names, prepare_dataset
 from dinov2.data.tar_index.prepare import pack
 from dinov2.errors import UserError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

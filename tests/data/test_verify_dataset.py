@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from indexing import ROOT
 from PIL import Image
 from tar_making import BLOCK, END, fast_walk, header, member, noise
 
@@ -25,8 +26,6 @@ from dinov2.data.tar_index import (
     verify_dataset,
 )
 from dinov2.data.tar_index import tile_check as tile_check_module
-
-ROOT = Path(__file__).parents[2]
 
 
 def jpeg(seed: int, side: int = 24, form: str = "JPEG") -> bytes:

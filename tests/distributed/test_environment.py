@@ -7,11 +7,20 @@ from dinov2.distributed.environment import parse_node_list
 from dinov2.errors import UserError
 
 TORCHRUN = {
-    "MASTER_ADDR": "host", "MASTER_PORT": "29500", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
-}  # fmt: skip
+    "MASTER_ADDR": "host",
+    "MASTER_PORT": "29500",
+    "RANK": "3",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+}
 SLURM = {
-    "SLURM_JOB_ID": "17", "SLURM_PROCID": "5", "SLURM_NTASKS": "16", "SLURM_LOCALID": "1", "SLURM_JOB_NODELIST": "gpu[02-03]",
-}  # fmt: skip
+    "SLURM_JOB_ID": "17",
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NUM_TASKS": "16",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_NODELIST": "gpu[02-03]",
+}
 
 
 def test_alone():
@@ -42,7 +51,7 @@ def test_slurm():
     )
     assert found.master_addr == "gpu02"
     assert found.master_port == detect_environment({**SLURM, "SLURM_PROCID": "6"}).master_port
-    assert detect_environment({**SLURM, "SLURM_NTASKS": "1"}).launcher == "alone"
+    assert detect_environment({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}).launcher == "alone"
 
 
 def test_half_a_torchrun_is_an_error():

@@ -98,6 +98,16 @@ def test_folders_that_cannot_work(tmp_path):
         tiles_of_folder(tmp_path, seed=0)
 
 
+def test_files_of_others_are_left_alone(folder, tmp_path):
+    (tmp_path / "work" / "data").mkdir(parents=True)
+    (tmp_path / "work" / "data" / "precious.txt").write_text("")
+    for data, output in ((folder, tmp_path / "work"), (folder, folder.parent)):
+        with pytest.raises(UserError, match="--output|--data"):
+            main(get_args_parser().parse_intermixed_args(["--data", str(data), "--output", str(output), *SHORT]))
+    assert (tmp_path / "work" / "data" / "precious.txt").is_file()
+    assert len(list(folder.rglob("*.png"))) == 24
+
+
 def test_a_failing_step_ends_with_its_message(folder, tmp_path):
     command = [sys.executable, "dinov2/run/quickstart.py", "--data", str(folder), "--output", str(tmp_path / "out")]
     found = subprocess.run(

@@ -102,8 +102,9 @@ def test_no_resume_starts_over_and_keeps_the_old_checkpoints(image_folder, tmp_p
     output = tmp_path / "run"
     train(image_folder, output)
     main(get_args_parser().parse_intermixed_args([*arguments(image_folder, output, "train.seed=1"), "--no-resume"]))
-    assert (output / "checkpoints.before-1" / "step-0000006").is_dir()
-    old = torch.load(output / "checkpoints.before-1" / "step-0000006" / "state.pt", weights_only=True)
+    old = torch.load(output / "before-1" / "checkpoints" / "step-0000006" / "state.pt", weights_only=True)
+    assert len((output / "before-1" / "training_metrics.json").read_text().splitlines()) == 2
+    assert len(metrics_of(output)) == 2
     assert not torch.equal(
         old["model"]["student.backbone.pos_embed"], final_state(output)["model"]["student.backbone.pos_embed"]
     )
@@ -211,6 +212,32 @@ def test_mistakes_get_a_message(options, message, image_folder, tmp_path):
         main(get_args_parser().parse_intermixed_args(["--output-dir", str(tmp_path), *extra, *SMALL, *options]))
 
 
+def test_settings_of_the_optimiser_follow_the_configuration_after_a_resume(image_folder, tmp_path):
+    train(image_folder, tmp_path / "run", "optim.max_iter=2", "optim.warmup_pct=0", "optim.freeze_last_layer_pct=0")
+    train(image_folder, tmp_path / "run", "optim.layerwise_decay=0.5", "optim.adamw_beta1=0.8")
+    groups = final_state(tmp_path / "run")["optimizer"]["param_groups"]
+    assert min(group["lr_multiplier"] for group in groups) < 0.5**10
+    assert {tuple(group["betas"]) for group in groups} == {(0.8, 0.999)}
+    train(image_folder, tmp_path / "other", "optim.max_iter=2", "optim.warmup_pct=0", "optim.freeze_last_layer_pct=0")
+    with pytest.raises(UserError, match="grouped in another way"):
+        train(image_folder, tmp_path / "other", "optim.layerwise_decay=1.0")
+
+
+def test_a_damaged_last_checkpoint_is_made_again(image_folder, tmp_path):
+    train(image_folder, tmp_path / "run")
+    whole = final_state(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "step-0000006" / "state.pt").write_bytes(b"damaged")
+    train(image_folder, tmp_path / "run")
+    assert_equal_states(final_state(tmp_path / "run"), whole)
+
+
+@pytest.mark.parametrize("output", ["file", "file/below"])
+def test_output_folder_that_cannot_be_made(output, image_folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--output-dir .* cannot be used"):
+        train(image_folder, tmp_path / output)
+
+
 def test_mistakes_end_without_traceback(image_folder, tmp_path):
     found = run("dinov2/train/train.py", *arguments(image_folder, tmp_path / "run", "optim.epoch=3"))
     assert found.returncode == 2
@@ -225,7 +252,8 @@ def test_mistakes_end_without_traceback(image_folder, tmp_path):
 def test_import_is_light():
     code = (
         "import sys, torch, torchvision, dinov2.train.train;"
-        "print([m for m in ('sklearn', 'torchmetrics', 'fvcore', 'cv2', 'matplotlib', 'wandb', 'submitit') if m in sys.modules])"
+        "heavy = ('sklearn', 'torchmetrics', 'fvcore', 'cv2', 'matplotlib', 'wandb', 'submitit');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     found = run("-c", code)
     assert found.stdout.strip() == "[]", found.stderr

@@ -1,14 +1,16 @@
 """k-NN during training, and stopping by it."""
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
-from runs import train
+from runs import metrics_of, train
 
 from dinov2.configs import complete_config
 from dinov2.data.tar_index import IndexRequest, infer_entries
+from dinov2.models.position import resampling_matrix
 from dinov2.train.schedules import resolve_timeline
 from dinov2.train.tuning import EarlyStopping
 
@@ -37,6 +39,22 @@ def test_scores_at_the_start_in_between_and_at_the_end(image_folder, tmp_path, t
     assert all(line["teacher.acc_1"] == 1.0 for line in lines)  # query and test are the same tiles
 
 
+def test_evaluation_at_the_size_of_a_training_crop(image_folder, tmp_path, tune_options):
+    # The evaluation is the first to resize positions to 14 px; training must be able to use what it has cached.
+    resampling_matrix.cache_clear()
+    train(image_folder, tmp_path / "run", *tune_options, "tune.crop_size=14", "optim.max_iter=2", "optim.warmup_pct=0")
+    assert (tmp_path / "run" / "checkpoints" / "step-0000002").is_dir()
+
+
+def test_a_resumed_run_does_not_repeat_its_scores(image_folder, tmp_path, tune_options):
+    train(image_folder, tmp_path / "run", *tune_options)
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step-000000{step}")
+    train(image_folder, tmp_path / "run", *tune_options)
+    lines = (tmp_path / "run" / "results" / "tune.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [0, 2, 4, 6]
+
+
 def test_training_stops_when_the_score_stays(image_folder, tmp_path, tune_options):
     stopping = [
         f"tune.early_stopping.{x}" for x in ("enable=true", "tracking=acc_1", "patience_pct=0.3", "min_epoch_pct=0")
@@ -44,6 +62,7 @@ def test_training_stops_when_the_score_stays(image_folder, tmp_path, tune_option
     train(image_folder, tmp_path / "run", *tune_options, *stopping)
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-0000002"]
+    assert [line["iteration"] for line in metrics_of(tmp_path / "run")] == [0, 1]
     assert (tmp_path / "run" / "eval" / "training_1" / "teacher_checkpoint.pth").is_file()
     train(image_folder, tmp_path / "run", *tune_options, *stopping)
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == names

@@ -54,13 +54,14 @@ class ImageFolderDataset(TileDataset):
 
 
 def list_images(root: Path) -> list[str]:
-    """Paths of all images below a folder, relative to it, sorted; hidden files are left out."""
-    return sorted(
-        Path(folder, name).relative_to(root).as_posix()
+    """Paths of all images below a folder, relative to it, sorted; hidden files and folders are left out."""
+    found = (
+        Path(folder, name).relative_to(root)
         for folder, _, names in os.walk(root, followlinks=True)
         for name in names
-        if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")
+        if name.lower().endswith(IMAGE_EXTENSIONS)
     )
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
 
 
 def class_of(name: str) -> str:

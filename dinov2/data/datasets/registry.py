@@ -37,6 +37,11 @@ def parse_dataset_string(text: str) -> tuple[DatasetSpec, dict[str, str]]:
         UserError: for an unknown name or key, a missing key, or a part that is not key=value.
     """
     name, _, rest = text.partition(":")
+    if name.startswith("ImageNet"):
+        raise UserError(
+            f"data set {name}, which is DINOv2's default, is not part of this version: name your own tiles with "
+            "train.dataset_path=Pathology:root=...:extra=... or with --input-dir"
+        )
     if name not in DATASETS:
         raise unknown_name("data set", name, DATASETS)
     spec = DATASETS[name]
