@@ -1,14 +1,11 @@
 """Shared fixtures: small data sets made on the spot, and one thread, since tests are small."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 torch.set_num_threads(1)
 

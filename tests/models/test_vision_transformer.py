@@ -141,7 +141,8 @@ def test_student_gets_drop_path_and_teacher_does_not():
     assert {block.sample_drop_ratio for block in teacher.block_list()} == {0.0}
 
 
-def test_attention_backend_reaches_every_block():
+def test_attention_backend_reaches_every_block(monkeypatch):
+    monkeypatch.setattr("dinov2.models.build.find_spec", lambda name: object())
     student, teacher, _ = build_model_from_cfg(
         complete_config({"student": {"arch": "vit_tiny", "attention_backend": "xformers"}})
     )
