@@ -9,7 +9,7 @@ import torch
 from dinov2.errors import UserError, unknown_name
 from dinov2.utils.atomic import atomic_path, write_text
 from dinov2.utils.cli import run_command
-from dinov2.utils.dtype import autocast, compute_dtype
+from dinov2.utils.dtype import autocast, compute_dtype, full_float32
 from dinov2.utils.rng import derive_seed, seeded
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -61,8 +61,23 @@ def test_atomic_file_is_whole_or_the_old_one(tmp_path):
         ("fp32", GPU, torch.float32),
     ],
 )
-def test_compute_dtype(name, device, dtype):
+def test_compute_dtype(name, device, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert compute_dtype(name, device) == dtype
+
+
+def test_gpus_without_bfloat16_compute_in_float16(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert compute_dtype("auto", GPU) == torch.float16
+
+
+def test_tf32_is_off_where_exactness_counts_and_back_afterwards():
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    with full_float32():
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def test_autocast_computes_in_the_named_dtype():
