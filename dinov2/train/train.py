@@ -7,15 +7,19 @@ The same command again goes on where the run was.
 
 import argparse
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    # Threads that wait for each other must not spin: where cores are shared with a loader's workers or other jobs,
+    # a step on a CPU then takes five times as long. OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not __package__:  # started by its path: make the package importable without an installation
+        sys.path[0] = str(Path(__file__).resolve().parents[2])
+
 import torch
-
-if __package__ in (None, ""):  # started by its path: make the package importable without an installation
-    import sys
-
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from dinov2 import distributed
 from dinov2.data import Batch

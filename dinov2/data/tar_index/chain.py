@@ -151,11 +151,11 @@ class HeaderChain:
     def _leap(self, batch: Batch) -> None:
         """Read single headers of large members, as long as they are plain files; `_follow` takes what is not."""
         read, descriptor, known, sizes, parts = os.pread, self._descriptor, self._known_sizes, batch.sizes, batch.parts
-        position, last = self.position, self.size - BLOCK
+        position, last, field, kind = self.position, self.size - BLOCK, headers.SIZE_FIELD, TYPE_BYTE
         for _ in range(0 if self._pending else BATCH - len(sizes)):
             block = read(descriptor, BLOCK, position) if position <= last else b""
-            size = known.get(block[SIZE_START:SIZE_STOP])
-            if size is None or len(block) < BLOCK or block[TYPE_BYTE] != REGULAR:
+            size = known.get(block[field])
+            if size is None or len(block) < BLOCK or block[kind] != REGULAR:
                 break
             sizes.append(size)
             parts.append(block)

@@ -64,7 +64,7 @@ class LabelTable:
         self.codes, self.classes = order[self.codes], classes
 
     def look_up(
-        self, rows: tuple[NDArray[np.int64], NDArray[np.int64]], *, selected: NDArray[np.bool_]
+        self, rows: tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]], *, selected: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """Class index of each member, (m,) int64; -1 where the csv does not have it.
 
