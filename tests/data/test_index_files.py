@@ -14,12 +14,10 @@ from tar_making import BLOCK, END, member
 
 from dinov2.data.tar_index import (
     ArchiveError,
-    IndexRequest,
     SideFileError,
     StaleIndexError,
     check_entries,
     check_fingerprint,
-    infer_entries,
     load_class_ids,
     load_entries,
     load_names,
@@ -183,37 +181,59 @@ def dying(real):
         return real(*args)
     return replace
 Path.replace, os.replace = dying(Path.replace), dying(os.replace)
-infer_entries(IndexRequest(Path({tar!r}), Path({folder!r}), "pretrain", csv=Path({csv!r})))
+infer_entries(IndexRequest(Path({tar!r}), Path({folder!r}), "pretrain", {flag}=Path({path!r})))
 """
 
 
+def killed(tar: Path, step: int, *, flag: str, path: Path) -> int:
+    """Index in a process that dies at the given rename; its exit code, 0 if it needed fewer."""
+    script = KILLED.format(root=str(ROOT), step=step, tar=str(tar), folder=str(tar.parent), flag=flag, path=str(path))
+    return subprocess.run([sys.executable, "-c", script], check=False).returncode
+
+
 def test_a_kill_at_any_rename_leaves_an_index_that_fits_or_is_refused(tmp_path: Path) -> None:
-    tar, table = tmp_path / "t.tar", tmp_path / "l.csv"
-    content = {}
+    """Archive, labels and class names all changed: nothing old may be taken for new."""
+    tar, table, states = tmp_path / "t.tar", tmp_path / "l.csv", []
     for step in range(12):
         write_csv(table, ["a.jpg,0", "b.jpg,1"])
         tar.write_bytes(member(b"a.jpg", b"a" * 40) + member(b"b.jpg", b"b" * 50) + END)
-        infer_entries(IndexRequest(tar, tmp_path, "pretrain", csv=table))
+        index(tar, name="pretrain", csv=table)
         write_csv(table, ["a.jpg,x", "b.jpg,y", "c.jpg,x"])
         tar.write_bytes(member(b"b.jpg", b"b" * 1000) + member(b"c.jpg", b"c") + member(b"a.jpg", b"a" * 9) + END)
-        script = KILLED.format(root=str(ROOT), step=step, tar=str(tar), folder=str(tmp_path), csv=str(table))
-        code = subprocess.run([sys.executable, "-c", script], check=False).returncode
+        code = killed(tar, step, flag="csv", path=table)
         try:
             assert check_fingerprint(tmp_path, "pretrain", tar)
-            labels = [label for label, _ in load_class_ids(tmp_path / "class-ids.npy")]
-            names, data = load_names(tmp_path / "pretrain_file_indices.npy"), tar.read_bytes()
-            for label, i, start, end in load_entries(tmp_path / "pretrain_entries.npy").tolist():
-                assert set(data[start:end]) == {ord(names[i][0])}
-                assert labels[label] == {"a": "x", "b": "y", "c": "x"}[names[i][0]]
-            content[step] = "new"
+            assert_new_labels(tmp_path, tar)
+            states.append("new")
         except StaleIndexError:
-            content[step] = "refused"
+            states.append("refused")
         if code == 0:
             break
-        infer_entries(IndexRequest(tar, tmp_path, "pretrain", csv=table))  # and it can always be mended
+        index(tar, name="pretrain", csv=table)  # and it can always be mended
         assert check_fingerprint(tmp_path, "pretrain", tar)
     assert code == 0 and step >= 4
-    assert content[0] == "refused" and content[step] == content[step - 1] == "new"
+    assert states[0] == "refused" and states[-2:] == ["new", "new"]
+
+
+def assert_new_labels(folder: Path, tar: Path) -> None:
+    """Every row has the bytes, the name and the class of one tile of the second archive."""
+    labels = [label for label, _ in load_class_ids(folder / "class-ids.npy")]
+    names, data = load_names(folder / "pretrain_file_indices.npy"), tar.read_bytes()
+    for label, i, start, end in load_entries(folder / "pretrain_entries.npy").tolist():
+        assert set(data[start:end]) == {ord(names[i][0])}
+        assert labels[label] == {"a": "x", "b": "y", "c": "x"}[names[i][0]]
+
+
+def test_a_kill_while_only_the_list_changes_leaves_the_old_index_or_the_new_one(tar: Path) -> None:
+    rows = []
+    for step in range(12):
+        index(tar, name="pretrain", keep=write_list(tar.parent, "t1.jpg"))
+        code = killed(tar, step, flag="keep", path=write_list(tar.parent, "t1.jpg", "t2.jpg"))
+        assert check_fingerprint(tar.parent, "pretrain", tar)
+        rows.append(len(load_entries(tar.parent / "pretrain_entries.npy")))
+        if code == 0:
+            break
+    assert code == 0 and rows == sorted(rows) and rows[0] == 1 and rows[-1] == 2
 
 
 def test_a_failed_run_changes_nothing(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:

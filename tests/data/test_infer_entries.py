@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from dinov2.data.tar_index import (
     load_entries,
     load_names,
 )
+from dinov2.data.tar_index import names as names_module
 
 GOLDENS = Path(__file__).parent / "goldens" / "entries"
 EXPECTED = json.loads((GOLDENS / "expected.json").read_text())
@@ -237,6 +239,23 @@ def test_names_of_every_kind_come_back(tmp_path: Path) -> None:
     expected = {i: name.decode("utf-8", "surrogateescape") for i, name in enumerate(names)}
     assert load_names(tmp_path / "file_indices.npy") == expected
     assert np.load(tmp_path / "file_indices.npy", allow_pickle=True).item() == expected
+
+
+def test_names_that_are_only_utf_8_together_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "t.tar").write_bytes(member(b"\xc3") + member(b"\xa9.jpg") + END)
+    index(tmp_path / "t.tar")
+    assert load_names(tmp_path / "file_indices.npy") == {0: "\udcc3", 1: "\udca9.jpg"}
+
+
+@pytest.mark.parametrize("constant", ["hash", "zlib"])
+def test_names_with_one_hash_or_one_checksum_are_told_apart(
+    tar: Path, monkeypatch: pytest.MonkeyPatch, constant: str
+) -> None:
+    """Names are found by a 64-bit hash and a CRC-32; either alone tells two names apart."""
+    same = {"hash": lambda name: 7, "zlib": SimpleNamespace(crc32=lambda name: 7)}
+    monkeypatch.setattr(names_module, constant, same[constant], raising=False)
+    assert index(tar, keep=write_list(tar.parent, "other.jpg")).tiles == 0
+    assert index(tar, keep=write_list(tar.parent, "t1.jpg")).tiles == 1
 
 
 def test_large_tables_are_joined_in_any_order(tmp_path: Path) -> None:

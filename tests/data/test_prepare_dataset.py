@@ -45,6 +45,7 @@ def test_the_tar_holds_what_gnu_tar_would_store(images: Path, tmp_path: Path) ->
     with tarfile.open(tar) as opened:
         names = [member.name for member in opened]
         assert sum(member.islnk() for member in opened.getmembers()) == 2
+        assert not any(member.linkname for member in opened if member.isreg())
     assert names == sorted(names, key=lambda name: name.split("/"))
 
 

@@ -371,6 +371,17 @@ def test_mutated_headers_are_walked_like_the_slow_walker_does_or_refused_like_it
     assert slowest < 1
 
 
+def test_long_names_do_not_pile_up_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "t.tar"
+    path.write_bytes((pax(path=b"n" * 200_000) + member(b"x")) * 400 + END)
+    tracemalloc.start()
+    try:
+        assert sum(len(chunk.paths) for chunk in Members(path)) == 400
+        assert tracemalloc.get_traced_memory()[1] < 40e6
+    finally:
+        tracemalloc.stop()
+
+
 def test_no_memory_is_allocated_on_an_archives_word(tmp_path: Path) -> None:
     rng, starting_points = random.Random(4), bases()
     tracemalloc.start()

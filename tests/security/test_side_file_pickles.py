@@ -87,6 +87,7 @@ PAYLOADS: dict[str, Callable[[], bytes]] = {
     "tuple of nothing": lambda: npy(b"\x85."),
     "mark of nothing": lambda: npy(b"t."),
     "memo of nothing": lambda: npy(b"h\x07."),
+    "list as a key": lambda: npy(b"}]K\x01s."),
     "append to a number": lambda: npy(b"K\x01K\x02a."),
     "code in the npy header": lambda: npy(b"", shape="__import__('os').system('true')"),
 }

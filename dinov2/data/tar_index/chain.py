@@ -21,10 +21,9 @@ from dinov2.data.tar_index.headers import BLOCK, REGULAR, TYPE_BYTE, ZERO_BLOCK
 BATCH = 2048
 FEW_HEADERS = 8
 NEAR_WINDOW, FAR_WINDOW = 1 << 20, 4 * BLOCK
-FAR_STRIDE = (
-    8 << 10
-)  # bytes from header to header above which reading everything costs more than reading headers one by one
+FAR_STRIDE = 8 << 10  # bytes from header to header; above, reading headers one by one is faster than reading all
 LARGEST_EXTENSION = 1 << 20
+BATCH_EXTENSIONS = 8 << 20  # bytes of extended headers that close a batch, however few members it has
 KNOWN_SIZES = 1 << 16
 BAD_CHECKSUM = "its checksum is wrong, so it is damaged or is not a header"
 SIZE_START, SIZE_STOP = headers.SIZE_FIELD.start, headers.SIZE_FIELD.stop
@@ -40,6 +39,7 @@ class Batch:
         extensions: what belongs to the header of that index.
         fault: why the walk cannot go on after the last header.
         ended: whether the end marker follows.
+        extension_bytes: how much extended headers hold, which is what can make a batch large.
         parts: the headers, joined by `blocks`.
     """
 
@@ -48,7 +48,13 @@ class Batch:
     extensions: dict[int, Extension] = field(default_factory=dict)
     fault: ArchiveError | None = None
     ended: bool = False
+    extension_bytes: int = 0
     parts: list[bytes] = field(default_factory=list)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the walk ends with this batch, well or badly."""
+        return self.ended or self.fault is not None
 
     def add(self, buffer: bytes, *, offset: int, count: int) -> None:
         """Keep the last `count` headers from `buffer`; the first of them lies at `offset`, a multiple of 512."""
@@ -111,7 +117,7 @@ class HeaderChain:
     def _gather(self) -> Batch:
         """The next headers, unverified, until the batch is full, the archive ends or something is wrong."""
         batch = Batch(self.position)
-        while len(batch.sizes) < BATCH and not batch.ended and batch.fault is None:
+        while len(batch.sizes) < BATCH and batch.extension_bytes < BATCH_EXTENSIONS and not batch.stopped:
             if self._window == FAR_WINDOW:
                 self._leap(batch)
             if self._load(batch):
@@ -183,6 +189,7 @@ class HeaderChain:
             size = self._remember(number, headers.parse_size(number))
         if kind in headers.EXTENSION_KINDS:
             self._read_extension(kind, size, position)
+            batch.extension_bytes += size
             return size
         pending, self._pending = self._pending, None
         if pending is not None:
