@@ -28,9 +28,7 @@ from dinov2.data.tar_index.staging import Staging
 
 JOINED = "pretrain"
 COHORTS = "cohort_indices.npy"
-SPLITS = frozenset(
-    {"query", "test"}
-)  # what the evaluation calls its entries; a cohort of that name has to be asked for
+SPLITS = frozenset({"query", "test"})  # entries of the evaluation; a cohort of that name has to be asked for
 COPY_ROWS = 1 << 16
 
 
