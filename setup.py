@@ -12,7 +12,8 @@ EXTRAS = {
     "wandb": ["wandb"],
     "tensorboard": ["tensorboard"],
     "viz": ["matplotlib"],
-    "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "matplotlib", "tensorboard"],
+    "hdf5": ["h5py>=3.5"],
+    "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "matplotlib", "tensorboard", "h5py>=3.5"],
 }
 
 setup(

@@ -22,6 +22,9 @@ ALTERNATIVES = (
     ("tune.tune_every_iterations", "tune.tune_every_pct"),
 )
 
+# Keys whose value may be a mapping with names of the user's own.
+OPEN = ("data.draw_weights",)
+
 RETIRED = {
     "tune.tune_every": "tune.tune_every_pct (epochs between evaluations)",
     "tune.early_stopping.patience": "tune.early_stopping.patience_pct (share of the training)",
@@ -106,7 +109,7 @@ def _leaf_keys(config: Any, prefix: str = "") -> Iterator[str]:
         name = f"{prefix}{key}"
         if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
             yield name
-        elif isinstance(config[key], DictConfig):
+        elif isinstance(config[key], DictConfig) and name not in OPEN:
             yield from _leaf_keys(config[key], f"{name}.")
         else:
             yield name

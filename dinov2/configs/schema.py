@@ -5,6 +5,7 @@ missing on either side is an error, so the two cannot drift apart.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -66,13 +67,22 @@ class IbotConfig:
 @dataclass
 class TrainConfig:
     batch_size_per_gpu: int = MISSING
-    dataset_path: str = MISSING
+    gradient_accumulation_factor: int = MISSING
+    activation_checkpointing: bool = MISSING
+    dataset_path: Any = MISSING  # a string or a list of strings, of which OmegaConf has no type
     output_dir: str = MISSING
     saveckp_freq: int = MISSING
     save_frequency: float = MISSING
     keep_last: int = MISSING
+    keep_every: int | None = MISSING
+    async_checkpoint: bool | None = MISSING
+    on_save_error: str = MISSING
     seed: int = MISSING
     num_workers: int = MISSING
+    step_timeout: float = MISSING
+    data_timeout: float = MISSING
+    evaluation_timeout: float = MISSING
+    save_timeout: float = MISSING
     OFFICIAL_EPOCH_LENGTH: int | None = MISSING
     cache_dataset: bool = MISSING
     centering: str = MISSING
@@ -135,6 +145,15 @@ class CropsConfig:
     local_crops_scale: list[float] = MISSING
     global_crops_size: int = MISSING
     local_crops_size: int = MISSING
+
+
+@dataclass
+class DataConfig:
+    on_bad_tile: str = MISSING
+    max_bad_share: float = MISSING
+    draw_by: str = MISSING
+    draw_weights: Any = MISSING  # a word, a number, or numbers by name
+    max_pixels: int = MISSING
 
 
 @dataclass
@@ -221,6 +240,7 @@ class Config:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     crops: CropsConfig = field(default_factory=CropsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)

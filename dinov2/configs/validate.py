@@ -20,7 +20,9 @@ def validate_config(cfg: DictConfig) -> None:
     """
     checks: tuple[Callable[[DictConfig], None], ...] = (
         _check_names,
+        _check_data,
         _check_precision,
+        _check_sharding,
         _check_ranges,
         _check_crops,
         _check_losses,
@@ -35,10 +37,23 @@ def _check_names(cfg: DictConfig) -> None:
         ("train.centering", cfg.train.centering, CENTERINGS),
         ("optim.scaling_rule", cfg.optim.scaling_rule, SCALING_RULES),
         ("tune.early_stopping.min_max", cfg.tune.early_stopping.min_max, ("min", "max")),
+        ("train.on_save_error", cfg.train.on_save_error, ("continue", "stop")),
+        ("data.on_bad_tile", cfg.data.on_bad_tile, ("replace", "raise")),
+        ("data.draw_by", cfg.data.draw_by, ("tile", "slide", "cohort", "dataset")),
         ("student.attention_backend", cfg.student.attention_backend, ("sdpa", "xformers")),
     ):
         if value not in known:
             raise unknown_name(key, value, known)
+
+
+def _check_data(cfg: DictConfig) -> None:
+    paths = cfg.train.dataset_path
+    strings = list(paths) if OmegaConf.is_list(paths) else [paths]
+    if not strings or not all(isinstance(path, str) and path for path in strings):
+        raise UserError(
+            f"train.dataset_path={paths}: expected a data set string, or a list of them; one that contains "
+            '": ", a comma or a bracket goes into quotes, for YAML reads it as something else'
+        )
 
 
 def _check_precision(cfg: DictConfig) -> None:
@@ -50,6 +65,17 @@ def _check_precision(cfg: DictConfig) -> None:
             for kind, dtype in module.mixed_precision.items():
                 if dtype not in DTYPES:
                     raise unknown_name(f"{key}.mixed_precision.{kind}", dtype, DTYPES)
+
+
+def _check_sharding(cfg: DictConfig) -> None:
+    for name, student in cfg.compute_precision.student.items():
+        teacher = cfg.compute_precision.teacher[name]
+        if (student.sharding_strategy == "NO_SHARD") != (teacher.sharding_strategy == "NO_SHARD"):
+            raise UserError(
+                f"compute_precision.*.{name}.sharding_strategy is {student.sharding_strategy} for the student and "
+                f"{teacher.sharding_strategy} for the teacher: a sharded module has no moving average of a replicated "
+                "one. Set NO_SHARD for both, or SHARD_GRAD_OP or FULL_SHARD for each"
+            )
 
 
 def _check_crops(cfg: DictConfig) -> None:
@@ -97,10 +123,16 @@ def _check_losses(cfg: DictConfig) -> None:
 # Smallest and largest value that can work, by key; None where there is no largest.
 RANGES: dict[str, tuple[float, float | None]] = {
     "train.batch_size_per_gpu": (1, None),
+    "train.gradient_accumulation_factor": (1, None),
     "train.num_workers": (0, None),
+    "train.step_timeout": (0, None),
+    "train.data_timeout": (0, None),
+    "train.evaluation_timeout": (0, None),
+    "train.save_timeout": (0, None),
     "train.OFFICIAL_EPOCH_LENGTH": (1, None),
     "train.save_frequency": (0, None),
     "train.keep_last": (0, None),
+    "train.keep_every": (1, None),
     "dino.head_n_prototypes": (1, None),
     "dino.head_hidden_dim": (1, None),
     "dino.head_bottleneck_dim": (1, None),
@@ -133,6 +165,8 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "optim.adamw_beta1": (0, 0.99999),
     "optim.adamw_beta2": (0, 0.999999),
     "crops.local_crops_number": (0, None),
+    "data.max_bad_share": (0, 1),
+    "data.max_pixels": (1, None),
     "augmentation.horizontal_flip": (0, 1),
     "augmentation.vertical_flip": (0, 1),
     "augmentation.color_jitter": (0, 1),

@@ -49,9 +49,15 @@ def collate_data_and_cast(
     if n_tokens is None or mask_generator is None:
         raise UserError("collate_data_and_cast needs n_tokens and mask_generator to draw masks")
     crops = [sample[0] for sample in samples_list]
+    num_crops = sum(len(crop["global_crops"]) for crop in crops)
+    masks, upperbound = draw_masks(num_crops, mask_ratio_tuple, mask_probability, n_tokens, mask_generator)
+    return assemble_batch(crops, masks, upperbound=upperbound, dtype=dtype)
+
+
+def assemble_batch(crops: Sequence[Mapping[str, Any]], masks: Tensor, *, upperbound: int, dtype: torch.dtype) -> Batch:
+    """Stack the crops of B samples beside their masks (2B, N) bool, given crop-major like the batch."""
     global_crops = _crop_major([crop["global_crops"] for crop in crops])
     local_crops = _crop_major([crop["local_crops"] for crop in crops])
-    masks, upperbound = draw_masks(len(global_crops), mask_ratio_tuple, mask_probability, n_tokens, mask_generator)
     indices = masks.flatten().nonzero().flatten()  # (n,)
     weights = 1 / masks.sum(dim=-1).clamp_min(1.0)  # (2B,)
     return Batch(
@@ -79,14 +85,16 @@ def draw_masks(
     """
     num_masked = int(num_crops * probability)
     edges = torch.linspace(*ratios, num_masked + 1)
-    masks = []
-    upperbound = 0
-    for low, high in pairwise(edges):
-        masks.append(generator(int(num_tokens * random.uniform(float(low), float(high)))))
-        upperbound += int(num_tokens * high)  # in float32, as DINOv2 rounds
+    masks = [generator(int(num_tokens * random.uniform(float(low), float(high)))) for low, high in pairwise(edges)]
     masks.extend(generator(0) for _ in range(num_masked, num_crops))
     random.shuffle(masks)
-    return torch.from_numpy(np.stack(masks)).flatten(1), upperbound
+    return torch.from_numpy(np.stack(masks)).flatten(1), mask_upperbound(num_masked, ratios, num_tokens)
+
+
+def mask_upperbound(num_masked: int, ratios: tuple[float, float], num_tokens: int) -> int:
+    """Most patches that `num_masked` crops with ratios from one interval each can mask."""
+    edges = torch.linspace(*ratios, num_masked + 1)
+    return sum(int(num_tokens * high) for high in edges[1:])  # in float32, as DINOv2 rounds
 
 
 def _crop_major(crops: Sequence[Sequence[Tensor]]) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """Data sets from strings, and loaders around them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 from dinov2.distributed import get_global_rank, get_global_size
 from dinov2.errors import UserError
 
-from .datasets import TileDataset, parse_dataset_string
+from .datasets import ConcatTileDataset, TileDataset, parse_dataset_string
+from .decoding import MAX_PIXELS
 from .samplers import EpochSampler, InfiniteSampler, ShardedInfiniteSampler
+from .worker_setup import WorkerSetup
 
 logger = logging.getLogger("dinov2")
 
@@ -29,18 +31,27 @@ class SamplerType(Enum):
 
 def make_dataset(
     *,
-    dataset_str: str,
+    dataset_str: str | Sequence[str],
     transform: Callable[..., Any] | None = None,
     target_transform: Callable[..., Any] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> TileDataset:
-    """Open the data set that a string such as `Pathology:root=...:extra=...` describes.
+    """Open the data set that a string such as `Pathology:root=...:extra=...` describes, or several as one.
 
     Raises:
-        UserError: if the string or the data set is not right.
+        UserError: if a string or a data set is not right.
     """
-    spec, settings = parse_dataset_string(dataset_str)
-    dataset = spec.factory(**settings, transform=transform, target_transform=target_transform)
-    logger.info(f"data set {dataset_str}: {len(dataset):,d} samples")
+    transforms = {"transform": transform, "target_transform": target_transform}
+    if isinstance(dataset_str, str):
+        return _open_dataset(dataset_str, max_pixels=max_pixels, **transforms)
+    parts = [_open_dataset(part, max_pixels=max_pixels) for part in dataset_str]
+    return ConcatTileDataset(parts, max_pixels=max_pixels, **transforms)
+
+
+def _open_dataset(text: str, **options: Any) -> TileDataset:
+    spec, settings = parse_dataset_string(text)
+    dataset = spec.factory(**settings, **options)
+    logger.info(f"data set {text}: {len(dataset):,d} samples")
     return dataset
 
 
@@ -77,13 +88,8 @@ def make_data_loader(
         drop_last=drop_last,
         persistent_workers=persistent_workers and num_workers > 0,
         collate_fn=collate_fn,
-        worker_init_fn=_init_worker,
+        worker_init_fn=WorkerSetup(num_workers),
     )
-
-
-def _init_worker(worker: int) -> None:
-    """One thread per worker: there are as many workers as cores already."""
-    torch.set_num_threads(1)
 
 
 def _make_sampler(

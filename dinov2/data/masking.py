@@ -1,12 +1,18 @@
 """Random blocks of patches to hide from the student.
 
-Source: block-wise masking of Bao et al. 2022 (BEiT), algorithm 1, with DINOv2's constants.
+Source: block-wise masking of Bao et al. 2022 (BEiT), algorithm 1, with DINOv2's constants; Sobol' 1967 for the
+points that spread masks over a training stream.
 """
 
 import math
 import random
+from dataclasses import dataclass
 
 import numpy as np
+
+from dinov2.utils.rng import Draw, derive_seed
+
+_BITS = 64
 
 
 class MaskingGenerator:
@@ -73,3 +79,51 @@ class MaskingGenerator:
                 block[:] = True
                 return new
         return 0
+
+
+@dataclass(frozen=True)
+class StreamMasks:
+    """Masks of both global crops of a sample, as a function of its position in the training stream.
+
+    DINOv2 masks a fixed share of the crops of a rank's batch and spreads the masked shares evenly over them, which
+    ties a sample's masks to its neighbours. Here every position has a point of a two-dimensional Sobol' sequence, a
+    coordinate for each crop: below `probability` the crop is masked, and the lower, the less of it. Consecutive
+    positions spread over the square, so that a batch of any size has its share of masked crops and of all ratios: of
+    2^k samples exactly, of others but for one or two crops.
+    """
+
+    generator: MaskingGenerator
+    ratios: tuple[float, float]  # smallest and largest masked share of a masked crop
+    probability: float  # share of the crops that get a mask
+    seed: int
+
+    def __call__(self, position: int) -> np.ndarray:
+        """Masks (2, rows, columns) bool; the blocks come from Python's `random`."""
+        return np.stack([self.generator(count) for count in self.counts(position)])
+
+    def counts(self, position: int) -> list[int]:
+        """How many patches of each crop to mask."""
+        low, high = self.ratios
+        rows, columns = self.generator.get_shape()
+        shares = (
+            (coordinate ^ derive_seed(self.seed, Draw.MASKS, crop) << 1) / 2**_BITS
+            for crop, coordinate in enumerate(sobol_point(position))
+        )
+        return [
+            int(rows * columns * (low + (high - low) * share / self.probability)) if share < self.probability else 0
+            for share in shares
+        ]
+
+
+def sobol_point(number: int) -> tuple[int, int]:
+    """A point of the two-dimensional Sobol' sequence, in units of 2^-64."""
+    first = second = 0
+    first_direction = second_direction = 1 << (_BITS - 1)
+    while number:
+        if number & 1:
+            first ^= first_direction
+            second ^= second_direction
+        number >>= 1
+        first_direction >>= 1
+        second_direction ^= second_direction >> 1
+    return first, second

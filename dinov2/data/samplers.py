@@ -15,16 +15,24 @@ from dinov2.distributed import get_global_rank, get_global_size
 
 
 class PositionSampler(Sampler[int]):
-    """Positions `start + rank`, `start + rank + world`, ... of the endless stream of training samples."""
+    """This rank's positions of the endless stream of training samples.
 
-    def __init__(self, *, start: int = 0, rank: int | None = None, world_size: int | None = None) -> None:
-        """Begin at a number of samples already consumed by all ranks together."""
+    Every batch of all ranks together is a run of consecutive positions, of which rank r has the r-th part, so that
+    the batches of the ranks one after the other are the batch that a single process would have.
+    """
+
+    def __init__(
+        self, batch_size: int, *, start: int = 0, rank: int | None = None, world_size: int | None = None
+    ) -> None:
+        """Begin at a number of samples already consumed by all ranks together, which take `batch_size` each."""
+        self.batch_size = batch_size
         self.start = start
         self.rank = get_global_rank() if rank is None else rank
         self.world_size = get_global_size() if world_size is None else world_size
 
     def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.start + self.rank, self.world_size)
+        for first in itertools.count(self.start + self.rank * self.batch_size, self.batch_size * self.world_size):
+            yield from range(first, first + self.batch_size)
 
 
 class EpochSampler(Sampler[int]):

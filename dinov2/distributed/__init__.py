@@ -4,7 +4,7 @@
 gloo serves CPUs, NCCL serves GPUs; the training code is the same.
 """
 
-from .collectives import all_gather_rows, all_reduce_max, all_reduce_sum, barrier, broadcast_object
+from .collectives import all_gather_object, all_gather_rows, all_reduce_max, all_reduce_sum, barrier, broadcast_object
 from .environment import LaunchEnvironment, detect_environment
 from .group import (
     disable,
@@ -16,15 +16,19 @@ from .group import (
     get_local_size,
     is_enabled,
     is_main_process,
+    set_timeout,
 )
+from .last_collective import describe_last_collective
 
 __all__ = [
     "LaunchEnvironment",
+    "all_gather_object",
     "all_gather_rows",
     "all_reduce_max",
     "all_reduce_sum",
     "barrier",
     "broadcast_object",
+    "describe_last_collective",
     "detect_environment",
     "disable",
     "enable",
@@ -35,4 +39,5 @@ __all__ = [
     "get_local_size",
     "is_enabled",
     "is_main_process",
+    "set_timeout",
 ]

@@ -3,6 +3,7 @@
 torchrun is looked for first, so that it works inside a SLURM allocation as well.
 """
 
+import itertools
 import random
 import re
 from collections.abc import Mapping
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from dinov2.errors import UserError
 
 TORCHRUN_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_JOB_NODELIST")
+SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+# Nodes of the step that this process is part of, else of the whole job; the last name is that of old versions.
+NODE_LIST_VARIABLES = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def detect_environment(variables: Mapping[str, str]) -> LaunchEnvironment:
     """Read the launch environment from environment variables.
 
     Raises:
-        UserError: if only some of torchrun's variables are set.
+        UserError: if only some of torchrun's variables are set, or one is no number.
     """
     present = [name for name in TORCHRUN_VARIABLES if name in variables]
     if len(present) == len(TORCHRUN_VARIABLES):
@@ -43,7 +46,7 @@ def detect_environment(variables: Mapping[str, str]) -> LaunchEnvironment:
             "Start with torchrun, which sets all of them, or unset them to run a single process."
         )
     # Only srun starts several processes: a script that sbatch runs is alone, however many tasks it asked for.
-    if all(name in variables for name in SLURM_VARIABLES) and int(variables["SLURM_STEP_NUM_TASKS"]) > 1:
+    if all(name in variables for name in SLURM_VARIABLES) and _number(variables, "SLURM_STEP_NUM_TASKS") > 1:
         return _from_slurm(variables)
     return LaunchEnvironment("alone")
 
@@ -51,40 +54,54 @@ def detect_environment(variables: Mapping[str, str]) -> LaunchEnvironment:
 def _from_torchrun(variables: Mapping[str, str]) -> LaunchEnvironment:
     return LaunchEnvironment(
         launcher="torchrun",
-        rank=int(variables["RANK"]),
-        world_size=int(variables["WORLD_SIZE"]),
-        local_rank=int(variables["LOCAL_RANK"]),
-        local_world_size=int(variables["LOCAL_WORLD_SIZE"]),
+        rank=_number(variables, "RANK"),
+        world_size=_number(variables, "WORLD_SIZE"),
+        local_rank=_number(variables, "LOCAL_RANK"),
+        local_world_size=_number(variables, "LOCAL_WORLD_SIZE"),
         master_addr=variables["MASTER_ADDR"],
-        master_port=int(variables["MASTER_PORT"]),
+        master_port=_number(variables, "MASTER_PORT"),
     )
 
 
 def _from_slurm(variables: Mapping[str, str]) -> LaunchEnvironment:
-    nodes = parse_node_list(variables["SLURM_JOB_NODELIST"])
-    world_size = int(variables["SLURM_STEP_NUM_TASKS"])
+    node_list = next((variables[name] for name in NODE_LIST_VARIABLES if variables.get(name)), None)
+    if node_list is None:
+        raise UserError(f"started by srun, but none of {', '.join(NODE_LIST_VARIABLES)} names the nodes of the job")
+    nodes = parse_node_list(node_list)
+    world_size = _number(variables, "SLURM_STEP_NUM_TASKS")
     job_port = random.Random(variables["SLURM_JOB_ID"]).randint(20_000, 60_000)
     return LaunchEnvironment(
         launcher="slurm",
-        rank=int(variables["SLURM_PROCID"]),
+        rank=_number(variables, "SLURM_PROCID"),
         world_size=world_size,
-        local_rank=int(variables["SLURM_LOCALID"]),
+        local_rank=_number(variables, "SLURM_LOCALID"),
         local_world_size=max(world_size // len(nodes), 1),
         master_addr=nodes[0],
-        master_port=int(variables.get("MASTER_PORT", job_port)),
+        master_port=_number(variables, "MASTER_PORT") if "MASTER_PORT" in variables else job_port,
     )
 
 
+def _number(variables: Mapping[str, str], name: str) -> int:
+    try:
+        return int(variables[name])
+    except ValueError:
+        raise UserError(f"the environment variable {name} is {variables[name]!r}: expected a number") from None
+
+
 def parse_node_list(text: str) -> list[str]:
-    """Expand SLURM's short form: "gpu[01-03,7],login" -> gpu01, gpu02, gpu03, gpu7, login."""
+    """Expand SLURM's short form: "gpu[01-03,7],a[1-2]b[3-4]" -> gpu01, gpu02, gpu03, gpu7, a1b3, a1b4, a2b3, a2b4.
+
+    Raises:
+        UserError: if it is no node list.
+    """
+    if not re.fullmatch(r"(?:[^][\s]|\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\])+", text):
+        raise UserError(f"{text!r} is no list of nodes as SLURM writes it, such as gpu[01-03,7],login")
     nodes: list[str] = []
     for item in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
-        match = re.fullmatch(r"([^\[]*)\[([^\]]*)\](.*)", item)
-        if match is None:
-            nodes.append(item)
-            continue
-        prefix, ranges, suffix = match.groups()
-        nodes.extend(f"{prefix}{number}{suffix}" for number in _expand_ranges(ranges))
+        # Every second piece was in brackets.
+        pieces = re.split(r"\[([^\]]*)\]", item)
+        choices = [_expand_ranges(piece) if number % 2 else [piece] for number, piece in enumerate(pieces)]
+        nodes.extend("".join(parts) for parts in itertools.product(*choices))
     return nodes
 
 

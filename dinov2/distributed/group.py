@@ -36,7 +36,8 @@ def enable(
         torch.cuda.set_device(device)
     if _launch.launcher != "alone":
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
+            # Flags and objects travel between CPUs and wait for no GPU.
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             init_method=f"tcp://{_launch.master_addr}:{_launch.master_port}"
             if _launch.launcher == "slurm"
             else "env://",
@@ -45,6 +46,13 @@ def enable(
             timeout=timeout,
         )
     return _launch
+
+
+def set_timeout(timeout: timedelta) -> None:
+    """Choose how long collectives that begin from now on wait for a lost rank."""
+    if is_enabled():
+        # torch has no public name for this; torchtitan relies on it as well.
+        dist.distributed_c10d._set_pg_timeout(timeout)
 
 
 def disable() -> None:

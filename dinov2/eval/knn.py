@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from dinov2.utils.dtype import full_float32
 
-from .features import Features, extract_features
+from .features import Features, Rounds, extract_features, plain_rounds
 from .metrics import classification_metrics
 
 logger = logging.getLogger("dinov2")
@@ -110,12 +110,14 @@ def knn_of_model(
     settings,
     device: torch.device,
     num_workers: int = 0,
+    rounds: Rounds = plain_rounds,
 ) -> dict[str, float]:
     """Extract features of both data sets and score the vote, on all ranks.
 
     Args:
         model: images (B, C, H, W) -> features (B, D).
         settings: the `tune.knn` section of a configuration.
+        rounds: see `extract_features`.
     """
     query, test = (
         extract_features(
@@ -125,6 +127,7 @@ def knn_of_model(
             batch_size=settings.batch_size,
             num_workers=num_workers,
             gather_on_cpu=settings.gather_on_cpu,
+            rounds=rounds,
         )
         for dataset in (query_dataset, test_dataset)
     )

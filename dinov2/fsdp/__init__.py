@@ -1,24 +1,19 @@
-"""How a module is spread over processes."""
+"""How a submodule is spread over processes: sharded, replicated, or, in one process, neither.
 
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+Whatever the layout, a parameter keeps its name, and the module that holds it stays the one that state is read
+from; `parallelize` returns what a forward pass has to go through.
+"""
 
-from dinov2.distributed import get_global_size
+from .layout import Layout
+from .parallelize import broadcast_from_first_rank, gradient_sync, parallelize, process_mesh
+from .shard import gathered, local_parameters
 
-
-def parallelize(module: nn.Module) -> nn.Module:
-    """What the forward pass of a trained module has to go through.
-
-    With several processes that is a replica which averages gradients and has broadcast rank 0's
-    parameters; alone it is the module itself. The module stays as it was: its parameters keep their names,
-    and state is read from it, never from the replica.
-    """
-    if get_global_size() == 1:
-        return module
-    device = next(module.parameters()).device
-    return DistributedDataParallel(
-        module,
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+__all__ = [
+    "Layout",
+    "broadcast_from_first_rank",
+    "gathered",
+    "gradient_sync",
+    "local_parameters",
+    "parallelize",
+    "process_mesh",
+]

@@ -4,6 +4,7 @@ from .attention import Attention, MemEffAttention
 from .block import Block, NestedTensorBlock
 from .dino_head import DINOHead
 from .drop_path import DropPath
+from .layer_norm import LayerNorm
 from .layer_scale import LayerScale
 from .mlp import Mlp
 from .patch_embed import PatchEmbed
@@ -14,6 +15,7 @@ __all__ = [
     "Block",
     "DINOHead",
     "DropPath",
+    "LayerNorm",
     "LayerScale",
     "MemEffAttention",
     "Mlp",

@@ -7,7 +7,9 @@ only attention runs per group. Equal in value, and free of block-diagonal masks.
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import Attention
 from .drop_path import DropPath, residual_on_all, residual_on_subset
@@ -61,9 +63,16 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, init_values=init_values) if init_values else nn.Identity()
         self.drop_path2 = DropPath(drop_path)
         self.sample_drop_ratio = drop_path
+        self.activation_checkpointing = False  # keep the input only, and compute the rest again for the gradients
 
     def forward(self, x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         """Takes (B, N, D), or a list of groups (B_i, N_i, D) of different lengths; returns the same."""
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            # The state of the random generators is kept too, so that both passes drop the same branches.
+            return checkpoint(self._forward, x, use_reentrant=False)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         if isinstance(x, list):
             return self._forward_groups(x)
         if self.training and 0.0 < self.sample_drop_ratio <= MASKED_DROP_LIMIT:

@@ -9,7 +9,7 @@ from dinov2.distributed import get_global_rank, is_main_process
 from .helpers import MetricLogger, SmoothedValue
 from .sinks import MetricSink, make_sinks
 
-__all__ = ["MetricLogger", "MetricSink", "SmoothedValue", "make_sinks", "setup_logging"]
+__all__ = ["MetricLogger", "MetricSink", "SmoothedValue", "log_descriptor", "make_sinks", "setup_logging"]
 
 _FORMAT = "%(levelletter)s%(asctime)s %(process)s %(name)s %(filename)s:%(lineno)s] %(message)s"
 
@@ -31,6 +31,12 @@ def setup_logging(output: str | Path | None = None, *, level: int = logging.INFO
     if output is not None:
         root.addHandler(_configured(logging.FileHandler(_log_file(Path(output)), mode="a", encoding="utf-8")))
     logging.captureWarnings(True)
+
+
+def log_descriptor() -> int:
+    """Descriptor of this process's log file, for what is written without Python's help; standard error without one."""
+    files = (handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler))
+    return next((file.stream.fileno() for file in files), 2)
 
 
 def _log_file(output: Path) -> Path:

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +22,18 @@ logger = logging.getLogger("dinov2")
 
 T = TypeVar("T")
 _END: Any = object()
+
+
+@dataclass
+class _Iteration:
+    """The iteration that `log_every` is in."""
+
+    number: int
+    begun: float  # seconds
+    due: bool  # whether it gets a report
+    report: Callable[[int], None]
+    timed: bool = False
+    reported: bool = False
 
 
 class SmoothedValue:
@@ -88,7 +103,9 @@ class MetricLogger:
         self.derive = derive
         self.on_report = on_report
         self._stop = False
+        self._current: _Iteration | None = None
         self._untimed = 0.0  # seconds of the current iteration that are no training
+        self._paused: float | None = None  # when the present block of such seconds began
 
     def update(self, **values: float) -> None:
         """Add one value of each named metric."""
@@ -102,9 +119,26 @@ class MetricLogger:
     @contextmanager
     def untimed(self) -> Iterator[None]:
         """Leave the time of the block (an evaluation, a checkpoint) out of the iteration's."""
-        started = time.perf_counter()
+        self._paused = time.perf_counter()
         yield
-        self._untimed += time.perf_counter() - started
+        self._untimed += time.perf_counter() - self._paused
+        self._paused = None
+
+    def report(self) -> None:
+        """Report the iteration that `log_every` is in, if it is due and not done yet; `log_every` does so at its end.
+
+        For what must come after the report, such as a checkpoint that says that the iteration is over.
+        """
+        current = self._current
+        if current is None:
+            return
+        if not current.timed:
+            now = time.perf_counter() if self._paused is None else self._paused
+            self.timers["iter_time"].update(now - current.begun - self._untimed)
+            current.timed = True
+        if (current.due or self._stop) and not current.reported:
+            current.reported = True
+            current.report(current.number)
 
     def state_dict(self) -> dict[str, Any]:
         """Windows and totals of all metrics."""
@@ -150,19 +184,19 @@ class MetricLogger:
                 if item is _END:
                     break
                 self.timers["data_time"].update(time.perf_counter() - ended)
+                due = iteration % print_freq == 0 or iteration == total - 1
+                self._current = _Iteration(iteration, ended, due, partial(self._report, total, header, bar))
                 yield item
-                self.timers["iter_time"].update(time.perf_counter() - ended - self._untimed)
+                self.report()
                 self._untimed = 0.0
                 ended = time.perf_counter()
                 bar.update(1)
-                if iteration % print_freq == 0 or iteration == total - 1 or self._stop:
-                    self._report(iteration, total, header, bar)
                 if self._stop:
                     break
         seconds = time.perf_counter() - started
         logger.info(f"{header} took {timedelta(seconds=int(seconds))} for {total - start_iteration} iterations")
 
-    def _report(self, iteration: int, total: int, header: str, bar: Any) -> None:
+    def _report(self, total: int, header: str, bar: Any, iteration: int) -> None:
         line = self.snapshot(iteration)
         if self.output_file is not None:
             with self.output_file.open("a", encoding="utf-8") as file:
@@ -187,17 +221,22 @@ class MetricLogger:
 
 
 def truncate_metrics(path: Path, iteration: int) -> None:
-    """Remove the lines of a metrics file from an iteration on, and a last line cut off by a crash."""
+    """Cut a metrics file off at the first line of an iteration or a later one, or that a crash has cut.
+
+    The file is shortened in place, so that a crash in the middle of this loses nothing.
+    """
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["iteration"] < iteration:
-                kept.append(line + "\n")
-        except ValueError:
-            break
-    path.write_text("".join(kept), encoding="utf-8")
+    kept = 0  # bytes
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                if not line.endswith(b"\n") or json.loads(line)["iteration"] >= iteration:
+                    break
+            except ValueError:
+                break
+            kept += len(line)
+    os.truncate(path, kept)
 
 
 def _progress_bar(total: int, start: int, header: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinov2.distributed import all_reduce_sum, get_global_size
+from dinov2.distributed import all_reduce_sum
 
 from .center import CenteredLoss
 from .sinkhorn import sinkhorn_knopp
@@ -71,9 +71,16 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 (DINOv2's public name)
 
     @torch.no_grad()
     def update_center(self, teacher_patch_tokens: Tensor) -> None:
-        """Move the centre towards the mean over ranks of each rank's mean of scores (1, n, K)."""
-        total = all_reduce_sum(_token_mean(teacher_patch_tokens))  # (1, K)
-        self._move_center(total[None] / (teacher_patch_tokens.shape[0] * get_global_size()))
+        """Move the centre towards the mean over ranks of each rank's mean of scores (1, n, K).
+
+        Ranks without masked patches have no say; if no rank has any, the centre stays.
+        """
+        rows = teacher_patch_tokens.float().flatten(0, 1)  # (n, K)
+        mean = rows.sum(dim=0) / max(len(rows), 1)  # (K,)
+        voices = all_reduce_sum(torch.cat((mean, mean.new_tensor([float(len(rows) > 0)]))))  # (K + 1,)
+        total, num_voices = voices[:-1], voices[-1]
+        center = torch.where(num_voices > 0, total / num_voices.clamp_min(1), self.center.flatten())  # (K,)
+        self._move_center(center.view_as(self.center))
 
     def _cross_entropy(self, scores: Tensor, targets: Tensor) -> Tensor:
         """(..., K), (..., K) -> (...) float32."""
@@ -84,8 +91,3 @@ def patch_weights(masks: Tensor) -> Tensor:
     """1 / masked patches of its crop, for each masked patch of masks (B, N): (n,) float32."""
     counts = masks.sum(dim=-1, keepdim=True).clamp_min(1)  # (B, 1)
     return (1.0 / counts).expand_as(masks)[masks].float()
-
-
-def _token_mean(tokens: Tensor) -> Tensor:
-    """Scores (1, n, K) -> their mean (1, K) in float32; zero where a rank has no masked patch."""
-    return tokens.float().sum(dim=(0, 1))[None] / max(tokens.shape[1], 1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dinov2.errors import unknown_name
-from dinov2.layers import Block, MemEffAttention, Mlp, PatchEmbed, SwiGLUFFNFused
+from dinov2.layers import Block, LayerNorm, MemEffAttention, Mlp, PatchEmbed, SwiGLUFFNFused
 
 from .position import resize_position_grid
 
@@ -79,7 +79,7 @@ class DinoVisionTransformer(nn.Module):
         super().__init__()
         if ffn_layer not in FFN_LAYERS:
             raise unknown_name("ffn_layer", ffn_layer, FFN_LAYERS)
-        norm_layer = partial(nn.LayerNorm, eps=1e-6)
+        norm_layer = partial(LayerNorm, eps=1e-6)
         self.num_features = self.embed_dim = embed_dim
         self.num_tokens = 1
         self.n_blocks = depth

@@ -2,13 +2,13 @@
 
 import csv
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinov2.data.datasets.image_folder import class_of, list_images
+from dinov2.data.datasets.folder_walk import class_of, list_images
+from dinov2.data.group_names import group_of
 from dinov2.errors import UserError
 
 TEST_SHARE = 0.25  # of the groups
@@ -64,16 +64,6 @@ def tiles_of_demo(root: Path) -> list[Tile]:
     with (root / "labels.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [Tile(paths[row["filename"]].resolve(), row["filename"], row["class"], (row["split"],)) for row in rows]
-
-
-def group_of(name: str) -> str:
-    """What a tile was cut from, as far as its path tells."""
-    path = Path(name)
-    folders = path.parent.parts[1:]
-    if folders:
-        return "/".join(folders)
-    match = re.fullmatch(r"(.+)[_\-. ]\d+", path.stem)
-    return match.group(1) if match else path.stem
 
 
 def write_tile_sets(tiles: Sequence[Tile], folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -10,16 +11,20 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from dinov2.data import DataAugmentationDINO, MaskingGenerator, collate_data_and_cast, make_data_loader, make_dataset
+from dinov2.data import DataAugmentationDINO, MaskingGenerator, make_data_loader, make_dataset
 from dinov2.data.augmentations import AugmentationSettings
 from dinov2.data.datasets import TileDataset
+from dinov2.data.masking import StreamMasks
+from dinov2.data.quarantine import Quarantine
 from dinov2.data.samplers import PositionSampler
-from dinov2.data.training_view import SeededCollate, TrainingView
+from dinov2.data.training_view import CollateTraining, Order, TrainingView
+from dinov2.data.weighted_order import WeightedOrder, check_weights, group_weights
 from dinov2.distributed import get_global_size, is_main_process
 from dinov2.logging.sinks import check_sinks
 from dinov2.models.build import check_names
 from dinov2.utils.atomic import write_text
 from dinov2.utils.dtype import compute_dtype
+from dinov2.utils.rng import Draw
 
 from .schedules import Timeline, resolve_timeline, scaled_learning_rate
 from .tuning import Tuner
@@ -46,9 +51,12 @@ def plan_training(cfg: Any) -> TrainingPlan:
     output_dir = Path(cfg.train.output_dir)
     check_names(cfg.student)
     check_sinks(cfg)
-    dataset = make_dataset(dataset_str=cfg.train.dataset_path, transform=build_augmentation(cfg))
+    dataset = make_dataset(
+        dataset_str=cfg.train.dataset_path, transform=build_augmentation(cfg), max_pixels=cfg.data.max_pixels
+    )
     tuner = Tuner(cfg, output_dir / "results" / "tune.jsonl") if cfg.tune.query_dataset_path else None
-    global_batch_size = cfg.train.batch_size_per_gpu * get_global_size()
+    # Tiles of one step: of all processes and micro-batches.
+    global_batch_size = cfg.train.batch_size_per_gpu * get_global_size() * cfg.train.gradient_accumulation_factor
     timeline = resolve_timeline(cfg, num_samples=len(dataset), global_batch_size=global_batch_size)
     cfg.optim.lr = scaled_learning_rate(cfg, global_batch_size)
     logger.info(f"learning rate {cfg.optim.lr:.3g} for a batch of {global_batch_size}")
@@ -56,6 +64,13 @@ def plan_training(cfg: Any) -> TrainingPlan:
     if is_main_process():
         write_text(output_dir / "timeline.json", json.dumps(asdict(timeline), indent=1) + "\n")
     return TrainingPlan(dataset, tuner, timeline, global_batch_size)
+
+
+def build_quarantine(cfg: Any, dataset: TileDataset) -> Quarantine:
+    """The report and the limit of bad tiles that the `data` section describes."""
+    max_share = cfg.data.max_bad_share if cfg.data.on_bad_tile == "replace" else 0.0
+    path = Path(cfg.train.output_dir, "results", "bad_tiles.jsonl")
+    return Quarantine(path, num_tiles=len(dataset), max_share=max_share)
 
 
 def build_augmentation(cfg: Any) -> DataAugmentationDINO:
@@ -74,22 +89,38 @@ def build_augmentation(cfg: Any) -> DataAugmentationDINO:
 
 def build_loader(cfg: Any, dataset: TileDataset, *, start: int, device: torch.device) -> DataLoader:
     """Endless batches of this rank, from a position of the shuffled stream on."""
-    size, patch = cfg.crops.global_crops_size, cfg.student.patch_size
-    side = size // patch
-    # The largest block of a mask as DINOv2 computes it, from left to right: 128 of 256 patches for 224 and 14.
-    mask_generator = MaskingGenerator(side, max_num_patches=0.5 * size // patch * size // patch)
-    collate = partial(
-        collate_data_and_cast,
-        mask_ratio_tuple=tuple(cfg.ibot.mask_ratio_min_max),
-        mask_probability=cfg.ibot.mask_sample_probability,
-        dtype=compute_dtype(cfg.compute_precision.student.backbone.mixed_precision.param_dtype, device),
-        n_tokens=side * side,
-        mask_generator=mask_generator,
-    )
+    masks = build_masks(cfg)
+    dtype = compute_dtype(cfg.compute_precision.student.backbone.mixed_precision.param_dtype, device)
     return make_data_loader(
-        dataset=TrainingView(dataset, seed=cfg.train.seed),
+        dataset=TrainingView(dataset, seed=cfg.train.seed, masks=masks, order=build_order(cfg, dataset)),
         batch_size=cfg.train.batch_size_per_gpu,
         num_workers=cfg.train.num_workers,
-        sampler=PositionSampler(start=start),
-        collate_fn=SeededCollate(collate, seed=cfg.train.seed),
+        sampler=PositionSampler(cfg.train.batch_size_per_gpu, start=start),
+        collate_fn=CollateTraining(masks, dtype),
+    )
+
+
+def build_order(cfg: Any, dataset: TileDataset) -> Callable[[int], Order] | None:
+    """The order of an epoch in which groups come by weight; None where every tile comes once.
+
+    Raises:
+        UserError: if the data set does not know such groups, or the weights are not right.
+    """
+    if cfg.data.draw_by == "tile":
+        return None
+    groups = dataset.get_groups(cfg.data.draw_by)
+    weights = group_weights(groups, cfg.data.draw_weights)
+    check_weights(groups, weights)
+    return partial(WeightedOrder, groups, weights, cfg.train.seed, Draw.ORDER)
+
+
+def build_masks(cfg: Any) -> StreamMasks:
+    """The masks that the `ibot` section describes."""
+    size, patch = cfg.crops.global_crops_size, cfg.student.patch_size
+    return StreamMasks(
+        # The largest block of a mask as DINOv2 computes it, from left to right: 128 of 256 patches for 224 and 14.
+        MaskingGenerator(size // patch, max_num_patches=0.5 * size // patch * size // patch),
+        ratios=tuple(cfg.ibot.mask_ratio_min_max),
+        probability=cfg.ibot.mask_sample_probability,
+        seed=cfg.train.seed,
     )

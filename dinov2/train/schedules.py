@@ -40,8 +40,9 @@ def resolve_timeline(cfg: Any, *, num_samples: int, global_batch_size: int) -> T
     """
     if global_batch_size > num_samples:
         raise UserError(
-            f"a batch of {global_batch_size} (train.batch_size_per_gpu times processes) is larger than the data set "
-            f"of {num_samples} samples: lower train.batch_size_per_gpu to {num_samples} or less over all processes"
+            f"a batch of {global_batch_size} (train.batch_size_per_gpu times train.gradient_accumulation_factor times "
+            f"processes) is larger than the data set of {num_samples} samples: lower train.batch_size_per_gpu so that "
+            f"their product is {num_samples} or less"
         )
     epoch = cfg.train.OFFICIAL_EPOCH_LENGTH or num_samples // global_batch_size
     total = cfg.optim.max_iter or max(round(cfg.optim.epochs * epoch), 1)

@@ -7,61 +7,35 @@ the heads as they are instead of padded to `upperbound` rows (a head treats rows
 time differs); the optimised loss is reported beside the displayed ones.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dinov2.configs import complete_config, validate_config
 from dinov2.data.collate import Batch
-from dinov2.fsdp import parallelize
+from dinov2.fsdp import (
+    Layout,
+    broadcast_from_first_rank,
+    gathered,
+    gradient_sync,
+    local_parameters,
+    parallelize,
+    process_mesh,
+)
 from dinov2.layers import DINOHead
 from dinov2.loss import DINOLoss, KoLeoLoss, iBOTPatchLoss
+from dinov2.loss.center import CenteredLoss
 from dinov2.models import build_model_from_cfg
 from dinov2.utils.dtype import autocast, compute_dtype
 from dinov2.utils.param_groups import fuse_params_groups, get_params_groups_with_decay
 
+from .outputs import Predictions, Snapshot, StepOutput, Targets
+
 NUM_GLOBAL_CROPS = 2
-
-
-@dataclass(frozen=True)
-class StepOutput(Mapping[str, Tensor]):
-    """What a step returns: a mapping of DINOv2's loss names to () float32, and the optimised sum.
-
-    As in DINOv2, koleo_loss carries its weight, and koleo_loss and ibot_loss are shown at half of what
-    enters the objective.
-    """
-
-    losses: dict[str, Tensor]
-    objective: Tensor
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.losses[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.losses)
-
-    def __len__(self) -> int:
-        return len(self.losses)
-
-
-class Targets(NamedTuple):
-    """Teacher distributions: class tokens (G, B, K) of the *other* global crop, masked patches (n, K)."""
-
-    cls: Tensor
-    patches: Tensor | None
-
-
-class Predictions(NamedTuple):
-    """Student outputs: scores of local (L*B, K) and global (G*B, K) class tokens, of masked patches (n, K),
-    and the global class tokens (G*B, D) before the head."""
-
-    local_cls: Tensor | None
-    global_cls: Tensor
-    patches: Tensor | None
-    global_tokens: Tensor
 
 
 class SSLMetaArch(nn.Module):
@@ -82,6 +56,8 @@ class SSLMetaArch(nn.Module):
         self.do_ibot = cfg.ibot.loss_weight > 0
         self.ibot_separate_head = self.do_ibot and cfg.ibot.separate_head
         student_backbone, teacher_backbone, embed_dim = build_model_from_cfg(cfg)
+        for block in student_backbone.block_list():
+            block.activation_checkpointing = cfg.train.activation_checkpointing
         student, teacher = {"backbone": student_backbone}, {"backbone": teacher_backbone}
         student["dino_head"], teacher["dino_head"] = (_build_head(cfg.dino, embed_dim) for _ in range(2))
         if self.ibot_separate_head:
@@ -97,7 +73,7 @@ class SSLMetaArch(nn.Module):
         self.teacher = nn.ModuleDict(teacher).requires_grad_(False)
         self.teacher.eval()
         # What forward passes of the student go through: the modules themselves, or their replicas.
-        self._student_calls: dict[str, Callable[..., Any]] = dict(self.student.items())
+        self._student_calls: dict[str, nn.Module] = dict(self.student.items())
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """A meta architecture has no forward pass of its own."""
@@ -109,31 +85,53 @@ class SSLMetaArch(nn.Module):
         self.teacher.eval()
         return self
 
+    def centers(self) -> list[Tensor]:
+        """The centres of the losses, which forward passes move."""
+        return [loss.center for loss in self.children() if isinstance(loss, CenteredLoss)]
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.dino_loss.center.device
 
     def prepare_for_distributed_training(self) -> None:
-        """Make all ranks start from rank 0's student, and the teacher from a copy of it."""
-        for name, module in self.student.items():
-            self._student_calls[name] = parallelize(module)
-            self.teacher[name].load_state_dict(module.state_dict())
+        """Make all ranks start from rank 0's student, the teacher from a copy of it, and spread both over the ranks.
 
-    def forward_backward(self, images: Batch, teacher_temp: float) -> StepOutput:
-        """Compute the losses of a batch and leave their gradients on the student.
+        Afterwards a rank holds its part of what `compute_precision` shards; an optimiser has to be built on that.
+        """
+        broadcast_from_first_rank(self.student)
+        mesh = process_mesh(self.device)
+        for name, module in self.student.items():
+            self.teacher[name].load_state_dict(module.state_dict())
+            self._student_calls[name] = parallelize(module, self._layout("student", name), mesh)
+            parallelize(self.teacher[name], self._layout("teacher", name), mesh)
+
+    def gathered(self, network: str, name: str) -> AbstractContextManager[None]:
+        """Whole weights of, say, the "teacher"'s "backbone" for the block, to call it unequally often on the ranks."""
+        return gathered(self.get_submodule(f"{network}.{name}"), self._layout(network, name))
+
+    def gradient_sync(self, enabled: bool) -> AbstractContextManager[None]:
+        """Whether backward passes of the block average gradients over ranks, or add to those of each rank."""
+        return gradient_sync(self._student_calls.values(), enabled=enabled)
+
+    def forward_backward(
+        self, images: Batch, teacher_temp: float, *, share: float = 1.0, observe: bool = False
+    ) -> StepOutput:
+        """Compute the losses of a batch and add their gradients to the student's.
 
         Args:
-            images: what `collate_data_and_cast` returns.
+            images: what the loader's collation returns.
             teacher_temp: temperature of both kinds of targets.
+            share: of this batch in the step, a factor of its gradients.
+            observe: return a snapshot of what the networks answered, too.
         """
         batch = self._to_device(images)
         targets = self.teacher_targets(batch, teacher_temp)
         predictions = self.student_predictions(batch)
         output = self.losses(predictions, targets, batch)
-        objective = output.objective
+        objective = output.objective * share
         (self.fp16_scaler.scale(objective) if self.fp16_scaler else objective).backward()
-        return StepOutput({name: loss.detach() for name, loss in output.items()}, objective.detach())
+        return replace(output.detach(), snapshot=Snapshot.of(targets, predictions) if observe else None)
 
     @torch.no_grad()
     def teacher_targets(self, batch: Mapping[str, Any], teacher_temp: float) -> Targets:
@@ -146,7 +144,8 @@ class SSLMetaArch(nn.Module):
         cls_scores, patch_scores = self._scores(self.teacher, cls_tokens, patches)
         cls_targets = self._cls_targets(cls_scores, teacher_temp)  # (G*B, K)
         patch_targets = None if patch_scores is None else self._patch_targets(patch_scores, batch, teacher_temp)
-        return Targets(cls_targets.unflatten(0, (NUM_GLOBAL_CROPS, -1)), patch_targets)
+        by_crop = (NUM_GLOBAL_CROPS, -1)
+        return Targets(cls_targets.unflatten(0, by_crop), patch_targets, cls_tokens.unflatten(0, by_crop))
 
     def student_predictions(self, batch: Mapping[str, Any]) -> Predictions:
         """Scores of masked global crops and of local crops, all through one pass of the backbone."""
@@ -194,10 +193,8 @@ class SSLMetaArch(nn.Module):
 
     @torch.no_grad()
     def update_teacher(self, m: float) -> None:
-        """teacher = m * teacher + (1 - m) * student, for every parameter."""
-        teacher = [parameter.data for parameter in self.teacher.parameters()]
-        student = [parameter.data for parameter in self.student.parameters()]
-        torch._foreach_lerp_(teacher, student, 1.0 - m)
+        """teacher = m * teacher + (1 - m) * student, for every parameter; each rank moves its part."""
+        torch._foreach_lerp_(local_parameters(self.teacher), local_parameters(self.student), 1.0 - m)
 
     def get_params_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups of the student, submodule after submodule."""
@@ -213,10 +210,19 @@ class SSLMetaArch(nn.Module):
             )
         ]
 
+    def _layout(self, network: str, name: str) -> Layout:
+        """Where the weights of a submodule of the student or the teacher are, as the configuration says."""
+        section = self.cfg.compute_precision[network][name]
+        dtypes = section.mixed_precision
+        return Layout(
+            section.sharding_strategy,
+            param_dtype=compute_dtype(dtypes.param_dtype, self.device),
+            reduce_dtype=compute_dtype(dtypes.reduce_dtype, self.device),
+        )
+
     def _to_device(self, images: Batch) -> dict[str, Any]:
         """The batch where the model is, crops in the dtype that the student's backbone computes in."""
-        name = self.cfg.compute_precision.student.backbone.mixed_precision.param_dtype
-        dtype = compute_dtype(name, self.device)
+        dtype = self._layout("student", "backbone").param_dtype
         batch: dict[str, Any] = {
             key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
             for key, value in images.items()

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from dinov2.models import build_model_from_cfg
+
 from .ssl_meta_arch import NUM_GLOBAL_CROPS, SSLMetaArch
 
 # Dense 16-bit tensor-core peaks in FLOP/s, from the makers' data sheets.
@@ -37,11 +39,14 @@ def training_flops_per_image(model: SSLMetaArch) -> float:
     inputs and weights) one of the student's crops; class-token heads included, as many as there are crops.
     """
     cfg = model.cfg
-    backbone, head = model.teacher["backbone"], model.teacher["dino_head"]
     num_locals = cfg.crops.local_crops_number
+    with model.device:
+        backbone, _ = build_model_from_cfg(
+            cfg, only_teacher=True
+        )  # what is counted is traced, as no sharded one can be
     global_crop = _forward_flops(backbone, cfg.crops.global_crops_size, model.device)
     local_crop = _forward_flops(backbone, cfg.crops.local_crops_size, model.device) if num_locals else 0.0
-    head_row = 2.0 * sum(p.numel() for p in head.parameters() if p.ndim == 2)
+    head_row = 2.0 * sum(p.numel() for p in model.teacher["dino_head"].parameters() if p.ndim == 2)
     teacher = NUM_GLOBAL_CROPS * (global_crop + head_row)
     student = teacher + num_locals * (local_crop + head_row)
     return teacher + 3 * student

@@ -9,8 +9,10 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 if __name__ == "__main__":
     # Threads that wait for each other must not spin: where cores are shared with a loader's workers or other jobs,
@@ -22,30 +24,39 @@ if __name__ == "__main__":
 import torch
 
 from dinov2 import distributed
-from dinov2.data import Batch
+from dinov2.data.quarantine import Quarantine
+from dinov2.data.worker_setup import start_workers
 from dinov2.errors import UserError
-from dinov2.logging import MetricLogger, make_sinks
+from dinov2.logging import MetricLogger, MetricSink, make_sinks
 from dinov2.logging.helpers import truncate_metrics
 from dinov2.models.weights import load_pretrained_backbone
-from dinov2.train.checkpoint import Checkpointer, load_checkpoint, set_aside
-from dinov2.train.hooks import Hook, checkpoint_hook, export_hook, export_teacher, run_hooks, tuning_hook
-from dinov2.train.optimization import (
-    average_over_ranks,
-    build_grad_scaler,
-    build_optimizer,
-    check_finite,
-    clip_gradients,
-    step_optimizer,
+from dinov2.train.checkpoint import Checkpointer, SavedCheckpoint
+from dinov2.train.hooks import (
+    Hook,
+    checkpoint_hook,
+    export_hook,
+    export_teacher,
+    poll_hook,
+    quarantine_hook,
+    report_hook,
+    run_hooks,
+    tuning_hook,
 )
-from dinov2.train.plan import TrainingPlan, build_loader, plan_training
-from dinov2.train.schedules import Schedules, ScheduleValues, apply_to_optimizer
-from dinov2.train.ssl_meta_arch import NUM_GLOBAL_CROPS, SSLMetaArch
+from dinov2.train.optimization import build_grad_scaler, build_optimizer
+from dinov2.train.plan import TrainingPlan, build_loader, build_quarantine, plan_training
+from dinov2.train.preemption import Interrupted
+from dinov2.train.run_folder import locked, set_aside
+from dinov2.train.schedules import Schedules
+from dinov2.train.settings import check_settings, settings_of
+from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.train.state import TrainState
+from dinov2.train.step import micro_batches, train_step
+from dinov2.train.supervision import Supervisor, supervision
 from dinov2.train.throughput import ThroughputMeter
 from dinov2.train.tuning import EarlyStopping
+from dinov2.train.watchdog import Phase, TimeLimits
 from dinov2.utils.cli import run_command
 from dinov2.utils.config import setup, write_config
-from dinov2.utils.rng import derive_seed
 
 logger = logging.getLogger("dinov2")
 
@@ -61,9 +72,19 @@ def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
     parser.add_argument(
         "--output-dir", "--output_dir", default="output", metavar="DIR", help="folder of the run (default: output)"
     )
-    parser.add_argument("--input-dir", metavar="DIR", help="train on the images below this folder")
+    parser.add_argument(
+        "--input-dir",
+        action="append",
+        metavar="DIR",
+        help="train on the images below this folder, or on those of an .h5 file or a .csv list; may be given again",
+    )
     parser.add_argument("--pretrained-weights", metavar="FILE", help="weights of the backbone to start from")
     parser.add_argument("--no-resume", action="store_true", help="start over even if the run folder has checkpoints")
+    parser.add_argument(
+        "--allow-config-changes",
+        action="store_true",
+        help="go on from a checkpoint although settings that its numbers depend on have changed",
+    )
     parser.add_argument("--eval-only", action="store_true", help="evaluate and export the newest checkpoint, then stop")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="settings, such as optim.epochs=10")
     return parser
@@ -72,13 +93,18 @@ def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> int:
     """Run the training command."""
     cfg = setup(args)
-    plan = plan_training(cfg)
-    write_config(cfg)
-    model = build_model(cfg)
-    if args.eval_only:
-        do_test(cfg, model, plan)
-    else:
-        do_train(cfg, model, resume=not args.no_resume, plan=plan)
+    try:
+        with nullcontext() if args.eval_only else locked(Path(cfg.train.output_dir)):
+            plan = plan_training(cfg)
+            model = build_model(cfg)
+            if args.eval_only:
+                do_test(cfg, model, plan)
+            else:
+                allowed = args.allow_config_changes
+                do_train(cfg, model, resume=not args.no_resume, plan=plan, allow_config_changes=allowed)
+    except Interrupted:
+        distributed.disable()
+        raise
     distributed.disable()
     return 0
 
@@ -86,7 +112,7 @@ def main(args: argparse.Namespace) -> int:
 def build_model(cfg: Any) -> SSLMetaArch:
     """Student and teacher on this process's device, equal on all ranks and to each other."""
     model = SSLMetaArch(cfg).to(distributed.get_device())
-    model.fp16_scaler = build_grad_scaler(cfg, model.device)
+    model.fp16_scaler = build_grad_scaler(cfg, model.student.keys(), model.device)
     if cfg.student.pretrained_weights:
         load_pretrained_backbone(model.student.get_submodule("backbone"), cfg.student.pretrained_weights)
     model.prepare_for_distributed_training()
@@ -97,7 +123,12 @@ def build_model(cfg: Any) -> SSLMetaArch:
 
 
 def do_train(
-    cfg: Any, model: SSLMetaArch, resume: bool = False, *, plan: TrainingPlan | None = None
+    cfg: Any,
+    model: SSLMetaArch,
+    resume: bool = False,
+    *,
+    plan: TrainingPlan | None = None,
+    allow_config_changes: bool = False,
 ) -> dict[str, float]:
     """Train to the end of the schedule.
 
@@ -105,63 +136,92 @@ def do_train(
         cfg: a complete configuration.
         resume: go on from the newest checkpoint in the output folder, if there is one.
         plan: of `plan_training(cfg)`; made here if not given.
+        allow_config_changes: see `check_settings`.
     Returns:
         The mean of every metric over the iterations done here and before.
+    Raises:
+        Interrupted: if a signal asked to stop; the state is saved, and the same call goes on.
     """
     plan = plan or plan_training(cfg)
     output_dir = Path(cfg.train.output_dir)
     total = plan.timeline.total
-    schedules = Schedules(cfg, plan.timeline)
     state = build_state(cfg, model, plan)
-    checkpointer = Checkpointer(output_dir / "checkpoints", keep_last=cfg.train.keep_last)
+    checkpointer = build_checkpointer(cfg, model.device)
     if not resume:
         set_aside(output_dir)
-    restore(state, checkpointer, initial=cfg.MODEL.WEIGHTS)
-    if state.iteration >= total or state.early_stopping.stopped:
+    restore(state, checkpointer, initial=cfg.MODEL.WEIGHTS, allow_config_changes=allow_config_changes)
+    write_config(cfg)
+    if is_finished(state, total):
         logger.info(f"the run in {output_dir} is finished ({state.iteration} of {total} iterations); nothing to do")
         return global_averages(state.metrics)
     sinks = make_sinks(cfg, output_dir)
     attach_metrics_file(state, output_dir, sinks)
-    hooks = build_hooks(cfg, plan, checkpointer, output_dir, sinks)
-    if state.iteration == 0 and plan.tuner is not None:
-        tuning_hook(1, plan.tuner, sinks).action(state)
-
-    model.train()
-    loader = build_loader(cfg, plan.dataset, start=state.samples_consumed, device=model.device)
-    for batch in state.metrics.log_every(loader, LOG_EVERY, "Training", total, state.iteration):
-        figures = train_step(cfg, state, batch, schedules.at(state.iteration))
-        state.metrics.update(**figures)
-        state.iteration += 1
-        state.samples_consumed += plan.global_batch_size
-        with state.metrics.untimed():
-            if run_hooks(hooks, state, total=total):
-                state.metrics.stop()
+    quarantine = build_quarantine(cfg, plan.dataset)
+    with supervision(TimeLimits.from_config(cfg)) as supervisor:
+        hooks = [quarantine_hook(quarantine), *build_hooks(cfg, plan, checkpointer, output_dir, sinks, supervisor)]
+        if state.hooks_pending:
+            run_hooks(hooks, state, total=total, supervisor=supervisor)
+        if not is_finished(state, total):
+            take_steps(cfg, state, plan, hooks=hooks, quarantine=quarantine, supervisor=supervisor)
+        if not is_finished(state, total):
+            save_interrupted(state, checkpointer, sinks, supervisor)
+        with supervisor.phase(Phase.SAVE):
+            checkpointer.finish()
     for sink in sinks:
         sink.close()
     return global_averages(state.metrics)
 
 
-def train_step(cfg: Any, state: TrainState, batch: Batch, values: ScheduleValues) -> dict[str, float]:
-    """One step of student and teacher on a batch; returns the figures to log."""
-    model, optimizer = state.model, state.optimizer
-    # Dropped branches are a function of seed, step and rank, so no generator has to be saved.
-    torch.manual_seed(derive_seed(cfg.train.seed, state.iteration, distributed.get_global_rank()))
-    apply_to_optimizer(values, optimizer)
-    optimizer.zero_grad(set_to_none=True)
-    output = model.forward_backward(batch, teacher_temp=values.teacher_temp)
-    grad_norms = clip_gradients(model, optimizer, cfg.optim.clip_grad)
-    figures = average_over_ranks(output, grad_norms)
-    check_finite(figures, state.iteration, scaled=model.fp16_scaler is not None)
-    step_optimizer(model, optimizer)
-    model.update_teacher(values.momentum)
-    scheduled = {
-        "lr": values.lr,
-        "wd": values.weight_decay,
-        "mom": values.momentum,
-        "last_layer_lr": values.last_layer_lr,
-        "current_batch_size": len(batch["collated_global_crops"]) / NUM_GLOBAL_CROPS,
-    }
-    return {**scheduled, **figures, "teacher_temp": values.teacher_temp}
+def take_steps(
+    cfg: Any,
+    state: TrainState,
+    plan: TrainingPlan,
+    *,
+    hooks: Sequence[Hook],
+    quarantine: Quarantine,
+    supervisor: Supervisor,
+) -> None:
+    """Train until the schedule ends, a hook asks to stop, or a signal does."""
+    total, schedules = plan.timeline.total, Schedules(cfg, plan.timeline)
+    state.model.train()
+    loader = start_workers(build_loader(cfg, plan.dataset, start=state.samples_consumed, device=state.model.device))
+    steps = supervisor.batches(micro_batches(loader, cfg.train.gradient_accumulation_factor))
+    for batches in state.metrics.log_every(steps, LOG_EVERY, "Training", total, state.iteration):
+        for batch in batches:
+            quarantine.note(batch["bad_tiles"])
+        figures = train_step(cfg, state, batches, schedules.at(state.iteration))
+        state.metrics.update(**figures)
+        state.iteration += 1
+        state.samples_consumed += plan.global_batch_size
+        with state.metrics.untimed():
+            if run_hooks(hooks, state, total=total, supervisor=supervisor):
+                state.metrics.stop()
+
+
+def is_finished(state: TrainState, total: int) -> bool:
+    """Whether all steps are taken, or enough of them, and what follows the last one is done."""
+    return (state.iteration >= total or state.early_stopping.stopped) and not state.hooks_pending
+
+
+def save_interrupted(
+    state: TrainState, checkpointer: Checkpointer, sinks: list[MetricSink], supervisor: Supervisor
+) -> NoReturn:
+    """Save what a signal to stop leaves undone.
+
+    Raises:
+        Interrupted: always.
+    """
+    with supervisor.phase(Phase.SAVE):
+        checkpointer.save(state.snapshot(), state.iteration)
+        checkpointer.finish()
+    for sink in sinks:
+        sink.close()
+    signals = supervisor.signals.exchange()
+    logger.info(
+        f"asked to stop by {', '.join(sorted(number.name for number in signals))}: saved after {state.iteration} "
+        "iterations, and the same command goes on"
+    )
+    raise Interrupted(signals)
 
 
 def do_test(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> None:
@@ -175,7 +235,7 @@ def do_test(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> None:
     if saved is None:
         raise UserError(f"--eval-only evaluates a checkpoint, but there is none in {output_dir / 'checkpoints'}")
     state = build_state(cfg, model, plan)
-    state.load_state_dict(saved)
+    state.load(saved)
     if plan.tuner is not None:
         plan.tuner(model, state.iteration)
     export_teacher(model, output_dir / "eval" / f"manual_{state.iteration}")
@@ -186,24 +246,41 @@ def build_state(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> TrainState:
     meter = ThroughputMeter(model, global_batch_size=plan.global_batch_size, world_size=distributed.get_global_size())
     return TrainState(
         model=model,
-        optimizer=build_optimizer(cfg, model.get_params_groups(), model.device),
+        optimizer=build_optimizer(cfg, model.get_params_groups()),
         metrics=MetricLogger(derive=meter),
         early_stopping=EarlyStopping.from_config(cfg, plan.timeline),
+        settings=settings_of(cfg, global_batch_size=plan.global_batch_size),
     )
 
 
-def restore(state: TrainState, checkpointer: Checkpointer, *, initial: str = "") -> None:
+def build_checkpointer(cfg: Any, device: torch.device) -> Checkpointer:
+    """Checkpoints as the `train` section describes them."""
+    background = cfg.train.async_checkpoint
+    return Checkpointer(
+        Path(cfg.train.output_dir, "checkpoints"),
+        keep_last=cfg.train.keep_last,
+        keep_every=cfg.train.keep_every,
+        background=device.type == "cuda" if background is None else background,
+        stop_on_error=cfg.train.on_save_error == "stop",
+    )
+
+
+def restore(
+    state: TrainState, checkpointer: Checkpointer, *, initial: str = "", allow_config_changes: bool = False
+) -> None:
     """Go on from the newest checkpoint.
 
     Args:
         initial: a checkpoint folder whose networks to start from where there is nothing to go on from.
+        allow_config_changes: see `check_settings`.
     """
     saved = checkpointer.load_newest()
     if saved is None and initial:
-        state.load_networks(load_checkpoint(Path(initial)))
+        state.load_networks(SavedCheckpoint(Path(initial)))
         logger.info(f"student and teacher start from {initial}")
     if saved is not None:
-        state.load_state_dict(saved)
+        check_settings(saved.values["settings"], state.settings, allow_changes=allow_config_changes)
+        state.load(saved)
         logger.info(f"going on after {state.iteration} iterations, {state.samples_consumed:,d} samples")
 
 
@@ -213,7 +290,7 @@ def attach_metrics_file(state: TrainState, output_dir: Path, sinks: list[Any]) -
         return
     path = output_dir / "training_metrics.json"
     truncate_metrics(path, state.iteration)
-    truncate_metrics(output_dir / "results" / "tune.jsonl", state.iteration + 1)
+    truncate_metrics(output_dir / "results" / "tune.jsonl", state.iteration + (not state.hooks_pending))
     state.metrics.output_file = path
 
     def to_sinks(line: Any) -> None:
@@ -224,15 +301,22 @@ def attach_metrics_file(state: TrainState, output_dir: Path, sinks: list[Any]) -
 
 
 def build_hooks(
-    cfg: Any, plan: TrainingPlan, checkpointer: Checkpointer, output_dir: Path, sinks: list[Any]
+    cfg: Any,
+    plan: TrainingPlan,
+    checkpointer: Checkpointer,
+    output_dir: Path,
+    sinks: list[MetricSink],
+    supervisor: Supervisor,
 ) -> list[Hook]:
     """What happens between steps, in order; the checkpoint comes last and holds what the others decided."""
     hooks = [
+        poll_hook(checkpointer),
         export_hook(plan.timeline.export_every, output_dir),
+        report_hook(),
         checkpoint_hook(plan.timeline.save_every, checkpointer),
     ]
     if plan.tuner is not None:
-        hooks.insert(0, tuning_hook(plan.timeline.tune_every, plan.tuner, sinks))
+        hooks.insert(0, tuning_hook(plan.timeline.tune_every, plan.tuner, sinks, supervisor))
     return hooks
 
 

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dinov2.data import make_dataset
 from dinov2.data.transforms import make_classification_eval_transform
 from dinov2.distributed import is_main_process
+from dinov2.eval.features import Rounds, plain_rounds
 from dinov2.eval.knn import knn_of_model
 from dinov2.utils.dtype import autocast
 
@@ -39,39 +39,45 @@ class Tuner:
             std=list(cfg.augmentation.std),
         )
         self.query, self.test = (
-            make_dataset(dataset_str=path, transform=transform)
+            make_dataset(dataset_str=path, transform=transform, max_pixels=cfg.data.max_pixels)
             for path in (cfg.tune.query_dataset_path, cfg.tune.test_dataset_path)
         )
 
-    def __call__(self, model: SSLMetaArch, iteration: int) -> dict[str, float]:
-        """Scores after `iteration` steps, by name such as "teacher.bacc_20"; all ranks take part."""
+    def __call__(self, model: SSLMetaArch, iteration: int, rounds: Rounds = plain_rounds) -> dict[str, float]:
+        """Scores after `iteration` steps, by name such as "teacher.bacc_20"; all ranks take part.
+
+        Args:
+            rounds: see `extract_features`.
+        """
         model.eval()
-        scores = {
-            f"{name}.{metric}": value
-            for name, network in (("teacher", model.teacher), ("student", model.student))
-            for metric, value in self._evaluate(network["backbone"], model.device).items()
-        }
+        scores = {}
+        for network in ("teacher", "student"):
+            evaluated = self._evaluate(model, network, rounds)
+            scores.update({f"{network}.{metric}": value for metric, value in evaluated.items()})
         model.train()
         if is_main_process():
             self._write(scores, iteration)
         return scores
 
-    def _evaluate(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
-        dtype = self.cfg.compute_precision.teacher.backbone.mixed_precision.param_dtype
+    def _evaluate(self, model: SSLMetaArch, network: str, rounds: Rounds) -> dict[str, float]:
+        backbone = model.get_submodule(f"{network}.backbone")
+        dtype = self.cfg.compute_precision[network].backbone.mixed_precision.param_dtype
 
         def class_tokens(images: Tensor) -> Tensor:
             """(B, C, H, W) -> (B, D)."""
-            with autocast(dtype, device):
+            with autocast(dtype, model.device):
                 return backbone(images)
 
-        return knn_of_model(
-            class_tokens,
-            self.query,
-            self.test,
-            settings=self.cfg.tune.knn,
-            device=device,
-            num_workers=self.cfg.train.num_workers,
-        )
+        with model.gathered(network, "backbone"):  # ranks may have one batch more or less than others
+            return knn_of_model(
+                class_tokens,
+                self.query,
+                self.test,
+                settings=self.cfg.tune.knn,
+                device=model.device,
+                num_workers=self.cfg.train.num_workers,
+                rounds=rounds,
+            )
 
     def _write(self, scores: dict[str, float], iteration: int) -> None:
         self.results_file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,23 @@
-"""Files that are whole or not there, whenever the power fails."""
+"""Files and folders that are whole or not there, whenever the power fails.
+
+They are written aside under a name that says who writes, flushed to disk, and renamed into place. What a killed
+writer leaves behind is hidden, never taken for the real thing, and removed by the next one.
+"""
 
 import os
+import re
+import secrets
+import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+ABANDONED_AFTER = 86400.0  # seconds without a change after which a temporary of another machine counts as left behind
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<process>\d+)\.[0-9a-f]{8}\.tmp")
+_mine: set[str] = set()  # names of the temporaries that this process is writing
 
 
 @contextmanager
@@ -11,14 +25,50 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path to write; when the block succeeds it is flushed to disk and takes the place of `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    remove_abandoned(path.parent, path.name)
+    with temporary_path(path) as temporary:
         yield temporary
         fsync(temporary)
         temporary.replace(path)
         fsync(path.parent)
+
+
+@contextmanager
+def temporary_path(path: Path) -> Iterator[Path]:
+    """A hidden path beside `path` for a file or a folder; what is left there at the end of the block is removed."""
+    temporary = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    _mine.add(temporary.name)
+    try:
+        yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
+        _mine.discard(temporary.name)
+
+
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove what dead writers have left in a folder.
+
+    A writer on this machine is dead if its process is. Of writers elsewhere nothing is known: theirs are removed
+    when nothing in them has changed for a day.
+
+    Args:
+        name: only temporaries of this file or folder.
+    """
+    for path in folder.glob(".*.tmp"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and name in (None, match["name"]) and _is_abandoned(path, match["host"], int(match["process"])):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there; what cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -34,3 +84,31 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_abandoned(path: Path, host: str, process: int) -> bool:
+    if path.name in _mine:
+        return False
+    if host == _host():
+        # The number of this process under another name: that of an earlier one, as where containers start anew.
+        return process == os.getpid() or not _is_running(process)
+    try:
+        changed = max(item.lstat().st_mtime for item in (path, *path.rglob("*")))
+    except OSError:  # its writer is at work
+        return False
+    return time.time() - changed > ABANDONED_AFTER
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _host() -> str:
+    """This machine's name without dots."""
+    return socket.gethostname().partition(".")[0] or "localhost"

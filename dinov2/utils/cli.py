@@ -7,7 +7,7 @@ from dinov2.errors import UserError
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command and leave the process: 0, what the command returns, or 2 for a mistake."""
+    """Run a command and leave the process with what it returns, or with the code of its error."""
     try:
         sys.exit(main() or 0)
     except UserError as error:
@@ -24,4 +24,4 @@ def _show(error: UserError) -> int:
         text = text.rsplit(marker, 1)[1].strip()
     sys.stdout.flush()
     sys.stderr.write(f"error: {text}\n")
-    return 2
+    return error.exit_code

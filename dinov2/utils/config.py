@@ -13,6 +13,7 @@ from dinov2.errors import UserError
 from dinov2.logging import setup_logging
 
 from .atomic import write_text
+from .dataset_strings import datasets_of_inputs
 from .rng import seed_everything
 
 logger = logging.getLogger("dinov2")
@@ -42,7 +43,7 @@ def get_cfg_from_args(args: argparse.Namespace) -> DictConfig:
 def _options_as_layer(args: argparse.Namespace) -> DictConfig:
     layer: dict[str, object] = {"train.output_dir": str(Path(args.output_dir).resolve())}
     if getattr(args, "input_dir", None):
-        layer["train.dataset_path"] = f'ImageFolder:root="{Path(args.input_dir).resolve()}"'
+        layer["train.dataset_path"] = datasets_of_inputs(args.input_dir)
     if getattr(args, "pretrained_weights", None):
         layer["student.pretrained_weights"] = args.pretrained_weights
     config = OmegaConf.create({})

@@ -7,11 +7,22 @@ rank), so that workers, prefetching and restarts cannot change what is drawn.
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 
 import numpy as np
 import torch
 
 _MASK = (1 << 64) - 1
+
+
+class Draw(IntEnum):
+    """What a derived seed is for; it follows the run's seed, so that no two purposes share random numbers."""
+
+    ORDER = 0
+    SAMPLE = 1
+    REPLACEMENT = 2
+    MASKS = 3
+    STEP = 4
 
 
 def derive_seed(*numbers: int) -> int:

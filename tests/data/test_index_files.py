@@ -107,10 +107,10 @@ def test_impossible_rows_are_refused_with_their_number(row: int, start: int, end
     entries = np.zeros((100_000, 4), np.uint64)
     entries[:, 2] = 512 * (np.arange(100_000) % 1000 + 1)
     entries[:, 3] = entries[:, 2] + np.uint64(10)
-    check_entries(entries, tar_size=1_000_000)
+    check_entries(entries, tar_sizes={0: 1_000_000})
     entries[row, 2:] = start, end
     with pytest.raises(StaleIndexError, match=f"row {row:,}"):
-        check_entries(entries, tar_size=1_000_000)
+        check_entries(entries, tar_sizes={0: 1_000_000})
 
 
 def npy(text: str, data: bytes = b"") -> bytes:

@@ -110,7 +110,7 @@ DAMAGES = {
     "a web page": lambda: b"<html>not found</html>",
     "one byte": lambda: b"x",
     "a gif": lambda: jpeg(1, form="GIF"),
-    "too large": lambda: _png_of(5000, 10),
+    "too large": lambda: _png_of(5000, 4000),
     "a bomb": lambda: _png_of(4000, 4000)[:-60],
     "a damaged png": lambda: jpeg(1, form="PNG")[:100] + b"\0" * 40,
     "a text with a jpeg's beginning": lambda: b"\xff\xd8\xff\xe0" + b"hello" * 30,
@@ -301,7 +301,6 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_messages_for_hostile_images_stay_on_one_line() -> None:
-    assert tile_check_module.LARGEST_SIDE == 4096
     reason = tile_check_module._undecodable(b"\x1b[2J\n" * 10)
     assert reason is not None and "\n" not in reason and "\x1b" not in reason
 

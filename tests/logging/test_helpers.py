@@ -3,8 +3,9 @@
 import json
 import logging
 import time
+from types import SimpleNamespace
 
-from dinov2.logging import MetricLogger, SmoothedValue, setup_logging
+from dinov2.logging import MetricLogger, SmoothedValue, helpers, setup_logging
 from dinov2.logging.helpers import truncate_metrics
 
 
@@ -42,11 +43,36 @@ def test_evaluations_do_not_count_as_training_time():
     assert metrics.timers["iter_time"].avg < 0.1
 
 
+def test_a_report_before_a_checkpoint_is_written_once_and_at_the_same_iterations(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(helpers, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    path = tmp_path / "training_metrics.json"
+    metrics = MetricLogger(output_file=path)
+    for number in metrics.log_every(range(100), 10, "Training", 23):
+        metrics.update(loss=number)
+        clock.now += 1.0
+        with metrics.untimed():
+            clock.now += 100.0
+            metrics.report()
+            assert len(path.read_text().splitlines()) == 1 + number // 10 + (number == 22)
+            metrics.report()
+            if number == 15:
+                metrics.stop()
+                metrics.report()
+                break
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["iteration"], line["loss"]) for line in lines] == [(0, 0.0), (10, 5.0), (15, 7.0)]
+    assert {line["iter_time"] for line in lines} == {1.0}
+
+
 def test_truncation_drops_what_a_resumed_run_writes_again(tmp_path):
     path = tmp_path / "training_metrics.json"
     path.write_text("".join(json.dumps({"iteration": i}) + "\n" for i in (0, 10, 20)) + '{"iterat')
     truncate_metrics(path, 15)
     assert path.read_text() == '{"iteration": 0}\n{"iteration": 10}\n'
+    path.write_text('{"iteration": 0}\n{"iteration": 10}')  # whole but for its end
+    truncate_metrics(path, 15)
+    assert path.read_text() == '{"iteration": 0}\n'
     truncate_metrics(tmp_path / "missing.json", 3)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from steps import batches_of_rank, build, tiny_config
 
 from dinov2.data import MaskingGenerator, collate_data_and_cast
 from dinov2.errors import UserError
@@ -109,3 +110,33 @@ def test_teacher_stays_in_evaluation_mode():
 def test_values_that_cannot_work_are_found_at_construction():
     with pytest.raises(UserError, match="centering"):
         SSLMetaArch(config(train={"centering": "foo"}))
+
+
+def test_block_activations_can_be_computed_twice_instead_of_kept():
+    gradients, calls = [], []
+    for activation_checkpointing in (False, True):
+        cfg = tiny_config(
+            student={"drop_path_rate": 0.3, "block_chunks": 2},
+            train={"activation_checkpointing": activation_checkpointing},
+        )
+        model = build(cfg)
+        model.student["backbone"].block_list()[1].mlp.register_forward_hook(lambda *_: calls.append(1))
+        torch.manual_seed(1)  # of the branches that are dropped
+        model.forward_backward(batches_of_rank(0)[0], teacher_temp=0.05)
+        gradients.append([parameter.grad for parameter in model.student.parameters()])
+    assert len(calls) == 1 + 2
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("separate_head", [False, True])
+@pytest.mark.parametrize("centering", ["centering", "sinkhorn_knopp"])
+def test_a_batch_without_masked_patches(centering, separate_head):
+    model = build(tiny_config(train={"centering": centering}, ibot={"separate_head": separate_head}))
+    model.forward_backward(batches_of_rank(0)[0], teacher_temp=0.05)
+    model.zero_grad()
+    center = model.ibot_patch_loss.center.clone()
+    output = model.forward_backward(batches_of_rank(1, masked=lambda image: 0)[0], teacher_temp=0.05)
+    assert float(output["ibot_loss"]) == 0.0
+    assert bool(torch.stack(list(output.values())).isfinite().all())
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in model.student.parameters())
+    assert torch.equal(model.ibot_patch_loss.center, center)

@@ -1,5 +1,6 @@
 """Whole runs: what they write, how they go on after a crash, how several processes agree."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from runs import SMALL, arguments, metrics_of, train
 
 from dinov2.errors import UserError
 from dinov2.train import train as train_module
+from dinov2.train.checkpoint import SavedCheckpoint
 from dinov2.train.optimization import NonFiniteError
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.train.train import get_args_parser, main
@@ -24,7 +26,10 @@ TIMED = ("iter_time", "data_time", "tiles_per_second", "data_wait_share")
 
 
 def final_state(output: Path, step: int = 6) -> dict:
-    return torch.load(output / "checkpoints" / f"step-{step:07d}" / "state.pt", weights_only=True)
+    saved = SavedCheckpoint(output / "checkpoints" / f"step-{step:07d}")
+    tensors = saved.read_all()
+    model = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    return {**saved.values, "model": model, "tensors": tensors}
 
 
 def assert_equal_states(a, b) -> None:
@@ -102,7 +107,7 @@ def test_no_resume_starts_over_and_keeps_the_old_checkpoints(image_folder, tmp_p
     output = tmp_path / "run"
     train(image_folder, output)
     main(get_args_parser().parse_intermixed_args([*arguments(image_folder, output, "train.seed=1"), "--no-resume"]))
-    old = torch.load(output / "before-1" / "checkpoints" / "step-0000006" / "state.pt", weights_only=True)
+    old = final_state(output / "before-1")
     assert len((output / "before-1" / "training_metrics.json").read_text().splitlines()) == 2
     assert len(metrics_of(output)) == 2
     assert not torch.equal(
@@ -151,12 +156,12 @@ def test_eval_only_needs_and_exports_a_checkpoint(image_folder, tmp_path):
 def test_nothing_is_updated_with_a_loss_that_is_no_number(image_folder, tmp_path, monkeypatch):
     forward_backward = SSLMetaArch.forward_backward
 
-    def poisoned(self, images, teacher_temp):
+    def poisoned(self, images, teacher_temp, **options):
         if not hasattr(self, "before"):
             self.before = {name: p.detach().clone() for name, p in self.student.named_parameters()}
             images["collated_global_crops"][0] = float("nan")
         kept.append(self)
-        return forward_backward(self, images, teacher_temp)
+        return forward_backward(self, images, teacher_temp, **options)
 
     kept: list[SSLMetaArch] = []
     monkeypatch.setattr(SSLMetaArch, "forward_backward", poisoned)
@@ -212,21 +217,23 @@ def test_mistakes_get_a_message(options, message, image_folder, tmp_path):
         main(get_args_parser().parse_intermixed_args(["--output-dir", str(tmp_path), *extra, *SMALL, *options]))
 
 
-def test_settings_of_the_optimiser_follow_the_configuration_after_a_resume(image_folder, tmp_path):
-    train(image_folder, tmp_path / "run", "optim.max_iter=2", "optim.warmup_pct=0", "optim.freeze_last_layer_pct=0")
-    train(image_folder, tmp_path / "run", "optim.layerwise_decay=0.5", "optim.adamw_beta1=0.8")
-    groups = final_state(tmp_path / "run")["optimizer"]["param_groups"]
-    assert min(group["lr_multiplier"] for group in groups) < 0.5**10
-    assert {tuple(group["betas"]) for group in groups} == {(0.8, 0.999)}
-    train(image_folder, tmp_path / "other", "optim.max_iter=2", "optim.warmup_pct=0", "optim.freeze_last_layer_pct=0")
-    with pytest.raises(UserError, match="grouped in another way"):
-        train(image_folder, tmp_path / "other", "optim.layerwise_decay=1.0")
+def test_changed_settings_are_named_and_refused_unless_allowed(image_folder, tmp_path):
+    output = tmp_path / "run"
+    train(image_folder, output, "optim.max_iter=2", "optim.warmup_pct=0", "optim.freeze_last_layer_pct=0")
+    before = (output / "config.yaml").read_text()
+    changes = ["optim.layerwise_decay=0.5", "train.batch_size_per_gpu=2"]
+    differences = r"(?s)layerwise_decay: 0.9 -> 0.5.*max_iter: 2 -> 6.*global_batch: 4 -> 2.*allow-config-changes"
+    with pytest.raises(UserError, match=differences):
+        train(image_folder, output, *changes)
+    assert (output / "config.yaml").read_text() == before
+    train(image_folder, output, *changes, "--allow-config-changes")
+    assert final_state(output)["samples_consumed"] == 2 * 4 + 4 * 2
 
 
 def test_a_damaged_last_checkpoint_is_made_again(image_folder, tmp_path):
     train(image_folder, tmp_path / "run")
     whole = final_state(tmp_path / "run")
-    (tmp_path / "run" / "checkpoints" / "step-0000006" / "state.pt").write_bytes(b"damaged")
+    (tmp_path / "run" / "checkpoints" / "step-0000006" / "rank-00000.safetensors").write_bytes(b"damaged")
     train(image_folder, tmp_path / "run")
     assert_equal_states(final_state(tmp_path / "run"), whole)
 
@@ -243,10 +250,19 @@ def test_mistakes_end_without_traceback(image_folder, tmp_path):
     assert found.returncode == 2
     assert found.stderr.startswith("error: the command line: unknown key optim.epoch; did you mean optim.epochs")
     (image_folder / "a" / "a03.jpg").write_bytes(b"no image")
-    found = run("dinov2/train/train.py", *arguments(image_folder, tmp_path / "run", "train.num_workers=1"))
+    strict = ("train.num_workers=1", "data.on_bad_tile=raise")
+    found = run("dinov2/train/train.py", *arguments(image_folder, tmp_path / "run", *strict))
     assert found.returncode == 2
-    assert "a03.jpg is not a readable image" in found.stderr
+    assert "a03.jpg) is not a usable image: expected JPEG" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_bad_tile_is_replaced_and_listed(image_folder, tmp_path):
+    (image_folder / "a" / "a03.jpg").write_bytes(b"no image")
+    train(image_folder, tmp_path / "run", "train.num_workers=1")
+    (line,) = (tmp_path / "run" / "results" / "bad_tiles.jsonl").read_text().splitlines()
+    assert json.loads(line)["archive"].endswith("a03.jpg")
+    assert metrics_of(tmp_path / "run")[-1]["iteration"] == 5
 
 
 def test_import_is_light():

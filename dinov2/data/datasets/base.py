@@ -1,22 +1,49 @@
 """What every data set of tiles does: bytes to RGB image to (transformed image, target)."""
 
-import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
+from dinov2.data.decoding import MAX_PIXELS, ImageError, decode_rgb
+from dinov2.data.groups import Groups
 from dinov2.errors import UserError
 
 
+@dataclass(frozen=True)
+class TilePlace:
+    """Where a tile is kept: a file, the member of it, and for tars the bytes."""
+
+    archive: str
+    member: str
+    start: int | None = None
+    end: int | None = None
+
+    def __str__(self) -> str:
+        member = f'"{self.member}" of ' if self.member else ""
+        place = "" if self.start is None else f" at bytes {self.start:,}-{self.end:,}"
+        return f"{member}{self.archive}{place}"
+
+
 class TileReadError(UserError):
-    """A tile whose bytes cannot be read or are no image."""
+    """One tile that cannot be used, while others may be good.
+
+    Attributes:
+        place: where it is.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, message: str, *, place: TilePlace | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.place = place
+        self.reason = reason or message
 
 
 class TileDataset(Dataset):
-    """Subclasses give bytes, a target and a description by index, and their length.
+    """Subclasses give bytes (or an image), a target and a place by index, and their length.
 
     Opening a file waits for the first read, so that a data set can be pickled to a worker process and every
     process reads through handles of its own.
@@ -27,13 +54,27 @@ class TileDataset(Dataset):
         *,
         transform: Callable[[Image.Image], Any] | None = None,
         target_transform: Callable[[Any], Any] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
+        """Store what is done with a tile; images of more than `max_pixels` are refused before they are decoded."""
         self.transform = transform
         self.target_transform = target_transform
+        self.max_pixels = max_pixels
 
     def get_image_data(self, index: int) -> bytes:
-        """The encoded image."""
+        """The stored bytes of a tile: an encoded image."""
         raise NotImplementedError
+
+    def get_image(self, index: int) -> Image.Image:
+        """The tile in RGB.
+
+        Raises:
+            TileReadError: if it is damaged.
+        """
+        try:
+            return decode_rgb(self.get_image_data(index), max_pixels=self.max_pixels)
+        except ImageError as error:
+            raise self.bad_tile(index, f"is not a usable image: {error}") from error
 
     def get_target(self, index: int) -> int:
         """The class index."""
@@ -43,9 +84,24 @@ class TileDataset(Dataset):
         """All class indices, (n,) int64."""
         raise NotImplementedError
 
-    def describe(self, index: int) -> str:
-        """Where a tile is, for messages."""
+    def locate(self, index: int) -> TilePlace:
+        """Where a tile is kept, for messages and reports."""
         raise NotImplementedError
+
+    def get_groups(self, kind: str) -> Groups:
+        """Which tiles belong together.
+
+        Args:
+            kind: "slide" or "cohort".
+        Raises:
+            UserError: if the data set does not know.
+        """
+        raise UserError(f"{type(self).__name__} does not know the {kind} of its tiles")
+
+    def bad_tile(self, index: int, reason: str) -> TileReadError:
+        """The error that says which tile is bad, and why."""
+        place = self.locate(index)
+        return TileReadError(f"tile {index:,} ({place}) {reason}", place=place, reason=reason)
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -56,27 +112,10 @@ class TileDataset(Dataset):
         Raises:
             TileReadError: if the tile is damaged.
         """
-        image: Any = decode_rgb(self.get_image_data(index), self.describe(index))
+        image: Any = self.get_image(index)
         target: Any = self.get_target(index)
         if self.transform is not None:
             image = self.transform(image)
         if self.target_transform is not None:
             target = self.target_transform(target)
         return image, target
-
-
-def decode_rgb(data: bytes, description: str) -> Image.Image:
-    """Decode an encoded image to RGB.
-
-    Raises:
-        TileReadError: says which tile, what was expected and what was found.
-    """
-    try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
-    # Pillow raises SyntaxError for some broken PNG chunks and ValueError for some broken headers.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        start = data[:4].hex(" ") or "nothing"
-        raise TileReadError(
-            f"{description} is not a readable image: expected JPEG, PNG or TIFF, found {len(data):,} bytes "
-            f"starting with {start} ({error})"
-        ) from error

@@ -1,70 +1,146 @@
-"""Images in a folder, with the first level of subfolders as classes if there are any."""
+"""Images in folders, with the first level of subfolders as classes if there are any."""
 
-import os
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dinov2.errors import UserError
+from dinov2.data.groups import Groups
+from dinov2.errors import UserError, unknown_name
 
-from .base import TileDataset
+from .class_labels import number_classes
+from .file_tiles import FileTileDataset
+from .folder_walk import IMAGE_EXTENSIONS, class_of, walk_images
+from .image_check import check_images
+from .name_table import NameTable
+from .stretches import Stretches
+from .tile_groups import held_out_groups
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+SPLITS = ("train", "held_out")
 
 
-class ImageFolderDataset(TileDataset):
-    """`ImageFolder:root=...`: all images below a folder, sorted by path."""
+class ImageFolderDataset(FileTileDataset):
+    """`ImageFolder:root=...`: the images of one or several folders, folder by folder, each in the order of names.
 
-    def __init__(self, *, root: str, **transforms: Any) -> None:
+    Attributes:
+        roots: the folders.
+        classes: names of the first-level subfolders of all roots in alphabetical order; an empty name stands for
+            images that lie in a root itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Sequence[str],
+        recursive: bool = True,
+        extensions: Sequence[str] = IMAGE_EXTENSIONS,
+        held_out: float | None = None,
+        held_out_list: str | None = None,
+        split: str | None = None,
+        check: bool = False,
+        **options: Any,
+    ) -> None:
         """List the images.
 
+        Args:
+            recursive: also those in subfolders.
+            extensions: of the files that are images, in any case.
+            held_out: share of the groups of tiles to hold out, see `tile_groups`.
+            held_out_list: file that names these groups; made when it is first asked for.
+            split: "train" leaves the held-out tiles out, "held_out" gives only them; "train" where there is a list.
+            check: decode every image at once.
+            options: of `TileDataset`.
         Raises:
-            UserError: if the folder is missing or has no images.
+            UserError: if a folder is missing or has no images, the list does not fit, or an image does not decode.
         """
-        super().__init__(**transforms)
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise UserError(f"folder {self.root} does not exist")
-        self.names = list_images(self.root)
-        if not self.names:
-            raise UserError(f"folder {self.root} holds no images ({', '.join(IMAGE_EXTENSIONS)})")
-        self.classes = sorted({class_of(name) for name in self.names})
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        self._targets = np.array([numbers[class_of(name)] for name in self.names], dtype=np.int64)
+        super().__init__(**options)
+        self.roots = _check_roots([root] if isinstance(root, str) else root, recursive=recursive)
+        endings = tuple(map(_ending, extensions))
+        self._tables = [_list(folder, recursive=recursive, extensions=endings) for folder in self.roots]
+        self._targets, self.classes = number_classes(map(class_of, chain.from_iterable(self._tables)), by_value=False)
+        if held_out is not None or held_out_list or split:
+            self._select(self._in_split(split or "train", share=held_out, path=held_out_list))
+        self._stretches = Stretches(map(len, self._tables))
+        if check:
+            check_images(self)
 
-    def get_image_data(self, index: int) -> bytes:
-        """The encoded image."""
-        return (self.root / self.names[index]).read_bytes()
+    def path_of(self, index: int) -> Path:
+        """The image's path."""
+        number, offset = self._stretches.find(index)
+        return self.roots[number] / self._tables[number][offset]
 
     def get_target(self, index: int) -> int:
-        """Number of the subfolder in alphabetical order; 0 for images directly in the root."""
+        """Number of the first-level subfolder's name in `classes`."""
         return int(self._targets[index])
 
     def get_targets(self) -> np.ndarray:
         """All class indices, (n,) int64."""
         return self._targets
 
-    def describe(self, index: int) -> str:
-        """The image's path."""
-        return f"image {self.root / self.names[index]}"
+    def get_groups(self, kind: str) -> Groups:
+        """The slides, as far as paths tell.
+
+        Raises:
+            UserError: for other groups.
+        """
+        if kind != "slide":
+            return super().get_groups(kind)
+        numbers, names = self._number_groups()
+        return Groups.from_column(numbers, dict(enumerate(names)))
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._stretches)
+
+    def _number_groups(self) -> tuple[np.ndarray, list[str]]:
+        """Number of the group of each image, (n,) int64, and names of the groups."""
+        return number_classes(map(group_of, chain.from_iterable(self._tables)), by_value=False)
+
+    def _in_split(self, split: str, *, share: float | None, path: str | None) -> np.ndarray:
+        """Which of the listed images are in a split, (n,) bool."""
+        if split not in SPLITS:
+            raise unknown_name("split of data set ImageFolder", split, SPLITS)
+        if not path:
+            raise UserError("held-out tiles are kept in a list, so that they stay the same: add held_out_list=FILE")
+        numbers, groups = self._number_groups()
+        listed = held_out_groups(groups, path=Path(path), share=share)
+        held_out = np.array([group in listed for group in groups])[numbers]
+        if held_out.all():
+            raise UserError(f"list {path} holds out all groups of these tiles; none are left to train on")
+        return held_out if split == "held_out" else ~held_out
+
+    def _select(self, mask: np.ndarray) -> None:
+        """Keep the images where a mask (n,) bool is true."""
+        ends = np.cumsum([len(table) for table in self._tables])
+        masks = np.split(mask, ends[:-1])
+        self._tables = [table.select(part) for table, part in zip(self._tables, masks, strict=True)]
+        self._targets = self._targets[mask]
 
 
-def list_images(root: Path) -> list[str]:
-    """Paths of all images below a folder, relative to it, sorted; hidden files and folders are left out."""
-    found = (
-        Path(folder, name).relative_to(root)
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if name.lower().endswith(IMAGE_EXTENSIONS)
-    )
-    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+def _list(root: Path, *, recursive: bool, extensions: tuple[str, ...]) -> NameTable:
+    """Relative paths of the images of a folder."""
+    names = NameTable(walk_images(root, recursive=recursive, extensions=extensions))
+    if not len(names):
+        where = "" if recursive else " itself; recursive=true looks into its subfolders too"
+        raise UserError(f"folder {root} holds no images ({', '.join(extensions)}){where}")
+    return names
 
 
-def class_of(name: str) -> str:
-    """The first folder of a relative path; empty where there is none."""
-    parts = Path(name).parts
-    return parts[0] if len(parts) > 1 else ""
+def _check_roots(roots: Sequence[str], *, recursive: bool) -> list[Path]:
+    """The folders, all there and none of them in another, which would give its images twice."""
+    paths = [Path(root) for root in roots]
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{path} is not a folder" if path.exists() else f"folder {path} does not exist")
+    resolved = [path.resolve() for path in paths]
+    for i, path in enumerate(resolved):
+        for j, other in enumerate(resolved):
+            if i != j and (path == other or (recursive and path.is_relative_to(other))):
+                raise UserError(f"folder {paths[i]} is in {paths[j]}: its images would be in the data set twice")
+    return paths
+
+
+def _ending(extension: str) -> str:
+    """What a file name in lower case has to end with."""
+    return f".{extension.strip().lower().removeprefix('.')}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from dinov2.errors import UserError, unknown_name
 
-from .pathology import TarTileDataset
+from .tar_tiles import TarTileDataset
 
 SPLITS = ("query", "test")
 
@@ -13,7 +13,7 @@ SPLITS = ("query", "test")
 class KNNDataset(TarTileDataset):
     """`KNN:root=...:extra=...:split=query|test[:subset=...]`: tiles of `downstream_dataset.tar`."""
 
-    def __init__(self, *, root: str, extra: str, split: str, subset: str | None = None, **transforms: Any) -> None:
+    def __init__(self, *, root: str, extra: str, split: str, subset: str | None = None, **options: Any) -> None:
         """Open root/downstream_dataset.tar through extra/{split}_entries[_{subset}].npy.
 
         Raises:
@@ -22,8 +22,8 @@ class KNNDataset(TarTileDataset):
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
         self.split = split
-        tarball = Path(root, "downstream_dataset.tar")
-        super().__init__(tarball=tarball, extra=Path(extra), name=split, subset=subset, **transforms)
+        tarballs = {0: Path(root, "downstream_dataset.tar")}
+        super().__init__(tarballs=tarballs, extra=Path(extra), name=split, subset=subset, **options)
         self.class_ids_file = Path(extra, "class-ids.npy")
         if not self.class_ids_file.is_file():
             raise UserError(

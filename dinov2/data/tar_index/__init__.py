@@ -4,10 +4,10 @@ The tar is never unpacked, and neither it nor the files beside it are trusted. T
 surface.
 """
 
-from dinov2.data.tar_index.concat import ConcatReport, ConcatRequest, concat_entries
+from dinov2.data.tar_index.concat import COHORTS, JOINED, ConcatReport, ConcatRequest, concat_entries, joined_cohorts
 from dinov2.data.tar_index.crc import crc_name, load_crc32
 from dinov2.data.tar_index.errors import ArchiveError, LabelError, SelectionError, SideFileError, StaleIndexError
-from dinov2.data.tar_index.fingerprint import check_entries, check_fingerprint, entries_name, fingerprint
+from dinov2.data.tar_index.fingerprint import check_entries, check_fingerprint, check_tars, entries_name, fingerprint
 from dinov2.data.tar_index.infer import IndexReport, IndexRequest, infer_entries
 from dinov2.data.tar_index.labels import LabelColumns
 from dinov2.data.tar_index.name_files import load_class_ids, load_names
@@ -16,6 +16,8 @@ from dinov2.data.tar_index.prepare import PrepareRequest, prepare_dataset
 from dinov2.data.tar_index.verify import VerifyReport, VerifyRequest, verify_dataset
 
 __all__ = [
+    "COHORTS",
+    "JOINED",
     "ArchiveError",
     "ConcatReport",
     "ConcatRequest",
@@ -31,11 +33,13 @@ __all__ = [
     "VerifyRequest",
     "check_entries",
     "check_fingerprint",
+    "check_tars",
     "concat_entries",
     "crc_name",
     "entries_name",
     "fingerprint",
     "infer_entries",
+    "joined_cohorts",
     "load_class_ids",
     "load_crc32",
     "load_entries",

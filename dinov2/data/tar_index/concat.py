@@ -94,6 +94,26 @@ def concat_entries(request: ConcatRequest) -> ConcatReport:
     return report
 
 
+def joined_cohorts(extra: str | Path, *, suffix: str | None = None) -> dict[int, str]:
+    """The cohorts of joined entries by their cohort index.
+
+    Raises:
+        SideFileError: the files are missing or damaged, or the entries are those of a single tar.
+        SelectionError: a cohort's name would lead out of its folder.
+    """
+    entries = entries_name(JOINED, suffix)
+    record = current_record(extra, JOINED, entries)
+    cohorts = load_names(Path(extra) / COHORTS) if record is None else {tar.index: tar.cohort for tar in record.tars}
+    if load_entries(Path(extra) / entries).shape[1] != 5:
+        raise SideFileError(
+            f"{show_name(Path(extra) / entries)} is of a single tar: expected 5 columns, as scripts/concat_entries.py "
+            "writes them. A single tar is named with Pathology:root=...:extra=..."
+        )
+    for cohort in cohorts.values():
+        check_file_part(cohort, flag="the cohort")
+    return cohorts
+
+
 def _check(request: ConcatRequest) -> None:
     for flag, folder in (("--root", request.root), ("--output_root", request.output_root)):
         if not folder.is_dir():

@@ -157,22 +157,30 @@ def check_fingerprint(extra: str | Path, name: str | None, tar: str | Path, *, s
     Raises:
         StaleIndexError: with what was expected and found.
     """
-    entries, tar = Path(extra) / entries_name(name, suffix), Path(tar)
+    return check_tars(extra, name, {0: Path(tar)}, suffix=suffix)
+
+
+def check_tars(extra: str | Path, name: str | None, tars: Mapping[int, Path], *, suffix: str | None = None) -> bool:
+    """`check_fingerprint` for several cohorts at once.
+
+    Args:
+        tars: by cohort index, the fifth column of the entries; a single tar under any index.
+    """
+    entries = Path(extra) / entries_name(name, suffix)
     record = current_record(extra, name, entries.name)
-    made_for = None if record is None else _record_of(tar, record, entries)
-    if made_for is None or made_for.fingerprint is None:
-        rows = load_entries(entries)
-        if rows.shape[1] == 5 and made_for is not None:
-            rows = rows[rows[:, 4] == made_for.index]
-        check_entries(rows, tar_size=tar.stat().st_size, name=entries.name)
-        return False
-    found = fingerprint(tar)
-    if found != made_for.fingerprint:
-        raise StaleIndexError(
-            f"{show_name(entries)} was made for another state of {show_name(tar)}: "
-            f"expected {made_for.fingerprint}, found {found}. {AGAIN}"
-        )
-    return True
+    unrecorded = {}
+    for index, tar in tars.items():
+        made_for = None if record is None else _record_of(tar, record, entries)
+        if made_for is None or made_for.fingerprint is None:
+            unrecorded[index if made_for is None else made_for.index] = tar.stat().st_size
+        elif (found := fingerprint(tar)) != made_for.fingerprint:
+            raise StaleIndexError(
+                f"{show_name(entries)} was made for another state of {show_name(tar)}: "
+                f"expected {made_for.fingerprint}, found {found}. {AGAIN}"
+            )
+    if unrecorded:
+        check_entries(load_entries(entries), tar_sizes=unrecorded, name=entries.name)
+    return not unrecorded
 
 
 def current_record(folder: str | Path, name: str | None, file: str) -> SideFileRecord | None:
@@ -222,22 +230,30 @@ def _record_of(tar: Path, record: SideFileRecord, entries: Path) -> TarRecord:
     )
 
 
-def check_entries(entries: NDArray[np.uint64], *, tar_size: int, name: str = "entries.npy") -> None:
-    """Refuse rows that cannot be tiles of a tar of `tar_size` bytes.
+def check_entries(entries: NDArray[np.uint64], *, tar_sizes: Mapping[int, int], name: str = "entries.npy") -> None:
+    """Refuse rows that cannot be tiles of their tar.
 
     Args:
-        entries: (n, 4) or (n, 5) uint64; for cohorts only the rows of one tar.
+        entries: (n, 4) uint64 of one tar; or (n, 5), of which the rows of tars not given are passed over.
+        tar_sizes: bytes by cohort index; for (n, 4) of the one tar, under any index.
     Raises:
         StaleIndexError: naming the first bad row.
     """
+    indices = np.array(sorted(tar_sizes), np.uint64)
+    sizes = np.array([tar_sizes[int(index)] for index in indices], np.uint64)
     for first in range(0, len(entries), CHECK_ROWS):
-        rows = entries[first : first + CHECK_ROWS]
-        start, end = rows[:, 2], rows[:, 3]
-        bad = np.flatnonzero((start >= end) | (end > tar_size) | (start < SAMPLE_BYTES) | (start % np.uint64(512) != 0))
-        if len(bad):
-            row = first + int(bad[0])
+        rows = np.asarray(entries[first : first + CHECK_ROWS])
+        start, end, size = rows[:, 2], rows[:, 3], sizes[:1]
+        given = np.ones(len(rows), bool)
+        if rows.shape[1] == 5:
+            places = np.minimum(np.searchsorted(indices, rows[:, 4]), len(indices) - 1)
+            given, size = indices[places] == rows[:, 4], sizes[places]
+        bad = (start >= end) | (end > size) | (start < SAMPLE_BYTES) | (start % np.uint64(512) != 0)
+        found = np.flatnonzero(bad & given)
+        if len(found):
+            row = int(found[0])
             raise StaleIndexError(
-                f"row {row:,} of {show_name(name)} is no tile of the archive: "
-                f"bytes {int(entries[row, 2]):,}-{int(entries[row, 3]):,}, expected a start at a multiple of 512, "
-                f"before the end, inside the archive's {tar_size:,} bytes. {AGAIN}"
+                f"row {first + row:,} of {show_name(name)} is no tile of the archive: "
+                f"bytes {int(start[row]):,}-{int(end[row]):,}, expected a start at a multiple of 512, "
+                f"before the end, inside the archive's {int(np.broadcast_to(size, len(rows))[row]):,} bytes. {AGAIN}"
             )

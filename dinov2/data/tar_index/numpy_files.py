@@ -71,7 +71,7 @@ def load_entries(path: str | Path) -> NDArray[np.uint64]:
         The fork's empty file of shape (0,) is given as (0, 4).
     """
     shape: tuple[int, ...]
-    header = _open_array(path, dtype="<u8")
+    header = check_array(path, dtype="<u8")
     shape = (0, 4) if header.shape == (0,) else header.shape
     if len(shape) != 2 or shape[1] not in (4, 5):
         raise _bad_array(path, f"expected shape (n, 4) or (n, 5), got {shape}")
@@ -80,14 +80,18 @@ def load_entries(path: str | Path) -> NDArray[np.uint64]:
 
 def load_vector(path: str | Path, *, dtype: str) -> NDArray[Any]:
     """A one-dimensional side file (n,), memory-mapped and read-only, such as the CRC-32 values (`<u4`)."""
-    header = _open_array(path, dtype=dtype)
+    header = check_array(path, dtype=dtype)
     if len(header.shape) != 1:
         raise _bad_array(path, f"expected shape (n,), got {header.shape}")
     return _map_array(path, header, shape=header.shape)
 
 
-def _open_array(path: str | Path, *, dtype: str) -> ArrayHeader:
-    """The header, after checking that the file has what it promises; nothing is allocated."""
+def check_array(path: str | Path, *, dtype: str) -> ArrayHeader:
+    """The header of an array file, after checking that the file has what it promises; nothing is allocated.
+
+    Raises:
+        SideFileError: the file is missing or damaged, or has another dtype.
+    """
     try:
         with open(path, "rb") as file:
             header, size = read_header(file), os.fstat(file.fileno()).st_size

@@ -4,7 +4,6 @@ A tile is right if its bytes are all there, have the CRC-32 that was recorded, a
 allowed format and size.
 """
 
-import io
 import json
 import os
 import zlib
@@ -13,13 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dinov2.data.tar_index.errors import show_name
 from dinov2.data.tar_index.headers import BLOCK
 from dinov2.errors import UserError
-
-IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
-LARGEST_SIDE = 4096
-SHOWN_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -74,16 +68,16 @@ def check_stretch(stretch: Stretch) -> tuple[NDArray[np.uint32], list[Problem]]:
             if reason is None and stretch.decode:
                 kind, reason = "image", _undecodable(data)
             if reason is not None:
-                name = stored_name(descriptor, start)
+                name = stored_name(os.pread(descriptor, BLOCK, max(0, start - BLOCK)))
                 problems.append(Problem(stretch.tar, stretch.first + i, name, start, end, kind, reason))
     finally:
         os.close(descriptor)
     return values, problems
 
 
-def stored_name(descriptor: int, start: int) -> str:
-    """The name in the header before the data at `start`, for a message; long names are cut as the header has them."""
-    text = os.pread(descriptor, 100, max(0, start - BLOCK)).partition(b"\0")[0].decode("utf-8", "replace")
+def stored_name(header: bytes) -> str:
+    """The name in a tile's header (512,), for a message; long names are cut as the header has them."""
+    text = header[:100].partition(b"\0")[0].decode("utf-8", "replace")
     return text.encode("unicode_escape", "replace").decode("ascii") if not text.isprintable() else text
 
 
@@ -107,21 +101,11 @@ def _changed(data: bytes, length: int, crc: int | None) -> str | None:
 
 
 def _undecodable(data: bytes) -> str | None:
-    """Why a tile is no image; the size is read from its header before anything is decoded."""
-    from PIL import Image
+    """Why a tile is no image that training could use."""
+    from dinov2.data.decoding import ImageError, decode_rgb
 
     try:
-        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-            if max(image.size) > LARGEST_SIDE:
-                return f"expected at most {LARGEST_SIDE:,} pixels a side, got {image.width:,} x {image.height:,}"
-            image.load()
-    except Image.UnidentifiedImageError:
-        start = data[:SHOWN_BYTES].hex(" ")
-        return f"expected {', '.join(IMAGE_FORMATS)}, found {len(data):,} bytes starting with {start}"
-    except MemoryError:
-        raise
-    except (
-        Exception
-    ) as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files
-        return f"it does not decode: {type(error).__name__}: {show_name(str(error))[1:-1]}"
+        decode_rgb(data)
+    except ImageError as error:
+        return str(error)
     return None

@@ -178,7 +178,9 @@ def _check_fingerprint(request: VerifyRequest, part: Part, entries: NDArray[np.u
         if not check_fingerprint(request.extra, request.name, part.tar, suffix=request.suffix):
             report.notes.append(f"the index of {show_name(part.tar)} has no fingerprint: made by another tool")
     except StaleIndexError as error:
-        check_entries(entries[part.first : part.last], tar_size=part.tar.stat().st_size, name=request.entries)
+        rows = entries[part.first : part.last]
+        number = int(rows[0, 4]) if rows.shape[1] == 5 else 0
+        check_entries(rows, tar_sizes={number: part.tar.stat().st_size}, name=request.entries)
         report.archive.append(str(error))
 
 

@@ -1,0 +1,47 @@
+"""Tiles that are files of their own."""
+
+import os
+from pathlib import Path
+
+from dinov2.data.reading_now import reading
+
+from .base import TileDataset, TilePlace
+
+
+def largest_file(max_pixels: int) -> int:
+    """Bytes that no encoded image of so many pixels exceeds: four channels of 16 bits, and room for tags."""
+    return max_pixels * 8 + (1 << 20)
+
+
+class FileTileDataset(TileDataset):
+    """Subclasses name the file of a tile; nothing stays open between reads."""
+
+    def path_of(self, index: int) -> Path:
+        """The file of a tile.
+
+        Raises:
+            IndexError: outside 0 .. n-1.
+        """
+        raise NotImplementedError
+
+    def get_image_data(self, index: int) -> bytes:
+        """The whole file.
+
+        Raises:
+            TileReadError: if it cannot be read, or is too large to be a tile, as a slide among tiles is.
+        """
+        path = self.path_of(index)
+        try:
+            with reading(path), path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size <= largest_file(self.max_pixels):
+                    return file.read()
+        except OSError as error:
+            raise self.bad_tile(index, f"cannot be read: {error.strerror}") from error
+        raise self.bad_tile(
+            index, f"has {size:,} bytes, more than an image of at most {self.max_pixels:,} pixels can have"
+        )
+
+    def locate(self, index: int) -> TilePlace:
+        """The file."""
+        return TilePlace(str(self.path_of(index)), "")

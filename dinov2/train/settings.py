@@ -1,0 +1,102 @@
+"""Whether a run goes on with the settings that it began with."""
+
+import logging
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dinov2.errors import UserError
+
+logger = logging.getLogger("dinov2")
+
+GLOBAL_BATCH = "train.global_batch"  # no setting, but what three of them make together
+GLOBAL_BATCH_HINT = (
+    f" {GLOBAL_BATCH} is train.batch_size_per_gpu times train.gradient_accumulation_factor times the number of "
+    "processes: to keep it on another number of processes, change the other two with it."
+)
+
+# Settings that may change at any time: where and how a run works, not what it computes.
+FREE = (
+    "train.output_dir",
+    "train.num_workers",
+    "train.save_frequency",
+    "train.keep_last",
+    "train.keep_every",
+    "train.async_checkpoint",
+    "train.on_save_error",
+    "train.*_timeout",
+    "train.activation_checkpointing",
+    # As long as the global batch stays what it is.
+    "train.batch_size_per_gpu",
+    "train.gradient_accumulation_factor",
+    "data.on_bad_tile",
+    "data.max_bad_share",
+    "evaluation.*",
+    "tune.tune_every*",
+    "tune.knn.batch_size",
+    "tune.knn.gather_on_cpu",
+    "tune.early_stopping.enable",
+    "tune.early_stopping.patience_pct",
+    "tune.early_stopping.min_epoch_pct",
+    "tensorboard.*",
+    "wandb.*",
+    # Read by nothing.
+    "train.saveckp_freq",
+    "train.cache_dataset",
+)
+# Settings that change results by no more than rounding does.
+ROUNDING = ("compute_precision.*", "student.attention_backend")
+
+
+def settings_of(cfg: DictConfig, *, global_batch_size: int) -> dict[str, Any]:
+    """The settings that a run must keep, and those that round, by their dotted names, as plain values."""
+    settings = {name: value for name, value in _leaves(cfg) if not _matches(name, FREE)}
+    return {**settings, GLOBAL_BATCH: global_batch_size}
+
+
+def check_settings(saved: Mapping[str, Any], own: Mapping[str, Any], *, allow_changes: bool = False) -> None:
+    """Compare the settings of a checkpoint with those of the run that goes on from it.
+
+    Settings that only one of two versions of this program has are not compared.
+
+    Raises:
+        UserError: with all differences, if there are some and they are not allowed.
+    """
+    changed = [name for name in sorted(saved.keys() & own.keys()) if saved[name] != own[name]]
+    rounding = [name for name in changed if _matches(name, ROUNDING)]
+    others = [name for name in changed if name not in rounding]
+    shown = [f"{name}: {saved[name]} -> {own[name]}" for name in others]
+    if rounding:
+        logger.warning(f"results differ by rounding from here on, since {', '.join(rounding)} changed")
+    if others and not allow_changes:
+        lines = "".join(f"\n  {line}" for line in shown)
+        hint = GLOBAL_BATCH_HINT if GLOBAL_BATCH in others else ""
+        raise UserError(
+            f"the run began with other settings than it is to go on with:{lines}\nGive the settings that it had, or "
+            f"another --output-dir, or --allow-config-changes to go on all the same.{hint}"
+        )
+    if others:
+        logger.warning(f"the run goes on with other settings: {'; '.join(shown)}")
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _leaves(cfg: DictConfig) -> list[tuple[str, Any]]:
+    """(dotted name, plain value) of every setting; a list is one value."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    leaves: list[tuple[str, Any]] = []
+
+    def walk(section: Mapping[Any, Any], prefix: str) -> None:
+        for key, value in section.items():
+            if isinstance(value, Mapping):
+                walk(value, f"{prefix}{key}.")
+            else:
+                leaves.append((f"{prefix}{key}", value))
+
+    walk(plain, "")
+    return leaves

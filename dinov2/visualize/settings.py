@@ -1,0 +1,65 @@
+"""The configuration of a run beside the defaults and beside those of other runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from dinov2.configs.merge import DEFAULT_FILE
+
+ABSENT = "(absent)"  # shown for a key that a run or the defaults do not have
+PLACES = ("train.output_dir",)  # settings that differ between any two runs
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A configuration: plain values by dotted name, the text of its file, and what is wrong with it."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+    fault: str = ""
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings in a file of any version of this program or of DINOv2; nothing in it is checked."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Settings(fault="is missing: what the run was told is not known")
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except Exception as error:  # of the YAML parser and of OmegaConf, which have no common type
+        return Settings(text=text, fault=f"cannot be read ({type(error).__name__})")
+    if not isinstance(content, dict):
+        return Settings(text=text, fault="holds no settings")
+    return Settings(flatten(content), text)
+
+
+def default_settings() -> dict[str, Any]:
+    """The defaults of this version."""
+    return read_settings(DEFAULT_FILE).values
+
+
+def flatten(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name; a list is one value, and so is an empty section."""
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value})
+    return flat
+
+
+def differences(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """(name, one text for each column) of every setting that is not the same in all columns."""
+    names = sorted(set().union(*columns).difference(PLACES))
+    rows = [(name, [_shown(column, name) for column in columns]) for name in names]
+    return [(name, texts) for name, texts in rows if len(set(texts)) > 1]
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return ABSENT
+    value = values[name]
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,183 @@
+"""Ranks and loader workers that die, stop or fail: the others say so and leave."""
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from forks import children_of, exit_codes, forked, is_running, run_training, wait_until
+from runs import arguments
+
+from dinov2.data.datasets import ImageFolderDataset
+from dinov2.data.reading_now import reading
+from dinov2.data.training_view import TrainingView
+from dinov2.errors import ExitCode
+from dinov2.train import hooks as hooks_module
+from dinov2.train import watchdog as watchdog_module
+from dinov2.train.checkpoint import Checkpointer
+from dinov2.train.ssl_meta_arch import SSLMetaArch
+from dinov2.train.tuning import Tuner
+from dinov2.train.watchdog import process_state
+
+LIMIT = 2.0  # seconds, of every phase
+SPARE = 25.0  # seconds for start, steps before the fault, and a busy machine
+
+# Where a fault happens: a function that is called there, and which of its calls it is.
+PLACES: dict[str, tuple[object, str, int]] = {
+    "data wait": (TrainingView, "__getitem__", 6),
+    "forward": (SSLMetaArch, "forward_backward", 3),
+    "backward": (torch.Tensor, "backward", 3),
+    "save": (Checkpointer, "save", 1),
+    "evaluation": (Tuner, "_evaluate", 3),
+    "export": (hooks_module, "export_teacher", 1),
+}
+
+
+def training(images: Path, output: Path, *overrides: str) -> list[str]:
+    """Arguments of an endless training with short limits, which evaluates, exports and saves every other step."""
+    sets = [f'tune.{name}_dataset_path=ImageFolder:root="{images}"' for name in ("query", "test")]
+    return arguments(
+        images,
+        output,
+        *("student.arch=vit_mini", "optim.max_iter=10000", "evaluation.eval_period_iterations=2"),
+        *(*sets, "tune.tile_size=28", "tune.crop_size=28", "tune.knn.nb_knn=[1]", "tune.tune_every_iterations=2"),
+        *(f"train.{phase}_timeout={LIMIT}" for phase in ("data", "step", "evaluation", "save")),
+        "train.batch_size_per_gpu=2",
+        *overrides,
+    )
+
+
+def fault_at(place: str, fault: Callable[[], None]) -> Callable[[int], None]:
+    """What lets rank 1 suffer a fault inside a place."""
+    owner, name, which = PLACES[place]
+    original = getattr(owner, name)
+    calls = []
+
+    def faulty(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == which:
+            fault()
+        return original(*args, **kwargs)
+
+    def prepare(rank: int) -> None:
+        if rank == 1:
+            setattr(owner, name, faulty)
+
+    return prepare
+
+
+def be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def be_stopped() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def fail() -> None:
+    raise RuntimeError("a fault of this test")
+
+
+@pytest.mark.parametrize(
+    ("place", "fault", "codes"),
+    [
+        ("forward", be_killed, [ExitCode.LOST_RANK, -signal.SIGKILL]),
+        ("save", be_killed, [ExitCode.LOST_RANK, -signal.SIGKILL]),
+        ("evaluation", be_killed, [ExitCode.LOST_RANK, -signal.SIGKILL]),
+        ("backward", fail, [ExitCode.LOST_RANK, ExitCode.FAILED]),
+        ("data wait", fail, [ExitCode.LOST_RANK, ExitCode.FAILED]),
+        ("export", fail, [ExitCode.LOST_RANK, ExitCode.FAILED]),
+        ("data wait", be_stopped, [ExitCode.HUNG, None]),
+        ("backward", be_stopped, [ExitCode.HUNG, None]),
+        ("evaluation", be_stopped, [ExitCode.HUNG, None]),
+        ("export", be_stopped, [ExitCode.HUNG, None]),
+    ],
+)
+def test_the_other_rank_leaves(place, fault, codes, image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog_module, "COLLECTIVE_MARGIN", 1.0)
+    with forked(
+        run_training, training(image_folder, tmp_path / "run"), fault_at(place, fault), ranks=2, logs=tmp_path
+    ) as processes:
+        exit_codes(processes[:1] if fault is be_stopped else processes, LIMIT + SPARE)
+        assert [process.exitcode for process in processes] == codes, (tmp_path / "rank0.txt").read_text()
+    log = (tmp_path / "rank0.txt").read_text()
+    if ExitCode.HUNG in codes:
+        assert "this process hangs" in log
+        assert "collective number" in log
+        assert "in take_steps" in (tmp_path / "run" / "logs" / "log.txt").read_text()  # the stack of the main thread
+    else:
+        assert "error: another process of this run has ended or does not answer" in log
+        assert "Traceback" not in log
+
+
+def read_without_end(fifo: Path) -> Callable[[int], None]:
+    """What makes the sixth read of a worker wait for a writer that never comes."""
+    os.mkfifo(fifo)
+    read = ImageFolderDataset.get_image_data
+    reads = []
+
+    def blocked(self, index):
+        reads.append(index)
+        with reading(self.locate(index)):
+            return fifo.read_bytes() if len(reads) == 6 else read(self, index)
+
+    def prepare(rank: int) -> None:
+        ImageFolderDataset.get_image_data = blocked
+
+    return prepare
+
+
+def first_worker(process: int) -> int:
+    return wait_until(lambda: children_of(process))[0]
+
+
+def test_a_worker_that_is_killed(image_folder, tmp_path):
+    options = ["train.num_workers=2", "tune.tune_every_iterations=1000"]
+    with forked(run_training, training(image_folder, tmp_path / "run", *options), logs=tmp_path) as processes:
+        wait_until(lambda: (tmp_path / "run" / "checkpoints" / "step-0000002").is_dir())
+        workers = wait_until(lambda: children_of(processes[0].pid))
+        os.kill(workers[0], signal.SIGKILL)
+        assert exit_codes(processes, SPARE) == [ExitCode.FAILED]
+        wait_until(lambda: not any(map(is_running, workers)), 10)
+    log = (tmp_path / "rank0.txt").read_text()
+    assert "error: a process that reads tiles has ended by itself" in log
+    assert "is killed by signal: Killed" in log
+    assert "train.num_workers" in log
+    assert "Traceback" not in log
+
+
+def test_a_worker_that_is_stopped(image_folder, tmp_path):
+    options = ["train.num_workers=1", "tune.tune_every_iterations=1000"]
+    with forked(run_training, training(image_folder, tmp_path / "run", *options), logs=tmp_path) as processes:
+        wait_until(lambda: (tmp_path / "run" / "checkpoints" / "step-0000002").is_dir())
+        (worker,) = wait_until(lambda: children_of(processes[0].pid))
+        os.kill(worker, signal.SIGSTOP)
+        assert exit_codes(processes, LIMIT + SPARE) == [ExitCode.HUNG]
+        wait_until(lambda: not is_running(worker), 10)
+    log = (tmp_path / "rank0.txt").read_text()
+    assert "waiting for a batch has taken" in log
+    assert f"loader worker {worker} is stopped by a signal" in log
+
+
+def test_a_worker_that_never_finishes_a_read(image_folder, tmp_path):
+    options = ["train.num_workers=1", "tune.query_dataset_path=null", "tune.test_dataset_path=null"]
+    command = training(image_folder, tmp_path / "run", *options)
+    with forked(run_training, command, read_without_end(tmp_path / "fifo"), logs=tmp_path) as processes:
+        assert exit_codes(processes, LIMIT + SPARE) == [ExitCode.HUNG]
+        assert children_of(processes[0].pid) == []
+    log = (tmp_path / "rank0.txt").read_text()
+    assert re.search(r"process \d+ has been reading .*images/[ab]\S*jpg.* for \d", log)
+    assert "in blocked" in (tmp_path / "run" / "logs" / "log.txt").read_text()  # the worker's stack
+
+
+def test_workers_go_when_their_parent_is_gone(image_folder, tmp_path):
+    options = ["train.num_workers=2", "tune.query_dataset_path=null", "tune.test_dataset_path=null"]
+    command = training(image_folder, tmp_path / "run", *options, "train.data_timeout=0")
+    with forked(run_training, command, read_without_end(tmp_path / "fifo"), logs=tmp_path) as processes:
+        workers = wait_until(lambda: len(found := children_of(processes[0].pid)) == 2 and found)
+        wait_until(lambda: [process_state(worker) for worker in workers] == ["sleeping"] * 2)
+        processes[0].kill()
+        wait_until(lambda: not any(map(is_running, workers)), 20)
