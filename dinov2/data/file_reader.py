@@ -8,6 +8,7 @@ import errno
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,25 @@ _PAUSE = 0.1  # seconds before the second attempt, twice as long before each fur
 
 class FileChangedError(UserError):
     """A file that is not what it was when it was opened; nothing in it can be trusted."""
+
+
+def patiently(read: Callable[[], bytes], *, again: Callable[[], None] = lambda: None) -> bytes:
+    """What `read` returns, asked again while the storage answers with an error that passes.
+
+    Args:
+        again: called before each further attempt.
+    Raises:
+        OSError: if the storage still fails after four attempts in 0.7 seconds, or in a way that does not pass.
+    """
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+        again()
+        time.sleep(_PAUSE * 2**attempt)
+    return read()
 
 
 class FileReader:
@@ -60,24 +80,13 @@ class FileReader:
             OSError: if the storage fails, also when asked again.
         """
         with reading(f"bytes {start:,}-{end:,} of {self.path}"):
-            data = self._read_patiently(start, end)
+            data = patiently(lambda: os.pread(self._open(), end - start, start), again=self.close)
         if len(data) != end - start:
             raise FileChangedError(
                 f"{self.path} ends before byte {end:,}: it had {self.size:,} bytes when it was opened and was cut off "
                 "or replaced since. Put it back, or index it again with scripts/infer_entries.py"
             )
         return data
-
-    def _read_patiently(self, start: int, end: int) -> bytes:
-        for attempt in range(_ATTEMPTS):
-            try:
-                return os.pread(self._open(), end - start, start)
-            except OSError as error:
-                if error.errno not in _PASSING or attempt == _ATTEMPTS - 1:
-                    raise
-                self.close()
-                time.sleep(_PAUSE * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
 
     def _open(self) -> int:
         if self._descriptor is None or self._process != os.getpid():

@@ -22,6 +22,7 @@ from dinov2.errors import UserError
 from dinov2.run.tile_sets import Tile, tiles_of_demo, tiles_of_folder, write_tile_sets
 from dinov2.utils.atomic import write_text
 from dinov2.utils.cli import run_command
+from dinov2.utils.dataset_strings import join_dataset_string
 from dinov2.visualize.curves import plot_curves, read_lines
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -118,10 +119,11 @@ def pack_and_index(tiles: list[Tile], output: Path, *, labelled: bool) -> None:
 
 def train(args: argparse.Namespace, output: Path, *, labelled: bool) -> None:
     """Train with the ordinary command and the packaged quick-start configuration."""
-    place = f'root="{output / "tarballs"}":extra="{output / "tarballs"}"'
-    settings = [f"train.dataset_path=Pathology:{place}", f"train.seed={args.seed}"]
+    place = [("root", str(output / "tarballs")), ("extra", str(output / "tarballs"))]
+    settings = [f"train.dataset_path={join_dataset_string('Pathology', place)}", f"train.seed={args.seed}"]
     if labelled:
-        settings += [f"tune.{split}_dataset_path=KNN:{place}:split={split}" for split in ("query", "test")]
+        splits = {split: join_dataset_string("KNN", [*place, ("split", split)]) for split in ("query", "test")}
+        settings += [f"tune.{split}_dataset_path={dataset}" for split, dataset in splits.items()]
     run(
         REPOSITORY / "dinov2" / "train" / "train.py",
         *("--config-file", CONFIG_ROOT / "train" / "quickstart.yaml"),

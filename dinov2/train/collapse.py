@@ -16,9 +16,6 @@ from what the step has computed anyway, of all ranks together, and change nothin
 """
 
 import logging
-import math
-from collections import Counter
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F

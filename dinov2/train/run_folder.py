@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from dinov2.distributed import barrier, is_main_process
+from dinov2.distributed.outcomes import on_main
 from dinov2.errors import UserError
-
-from .checkpoint.agreement import on_main
 
 logger = logging.getLogger("dinov2")
 

@@ -1,13 +1,13 @@
 """What a run has left in its folder, read while it goes on or after it."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dinov2.errors import UserError
+from dinov2.train.checkpoint.retention import steps_on_disk
 
 from .json_lines import Columns, Row, read_columns, read_rows
 from .settings import Settings, read_settings
@@ -16,7 +16,6 @@ METRICS, TIMELINE, CONFIG = "training_metrics.json", "timeline.json", "config.ya
 SCORES, BAD_TILES = "results/tune.jsonl", "results/bad_tiles.jsonl"
 NONFINITE = "results/nonfinite_*.json"
 EXPORTS = "eval/*/teacher_checkpoint.pth"
-_CHECKPOINT = re.compile(r"step-(\d{7,})")
 _SHOWN = 8  # names of a foreign folder in its message
 
 
@@ -93,7 +92,7 @@ def _read_run(folder: Path, label: str) -> Run:
         settings=settings,
         bad_tiles=[row for row in bad_tiles if row is not None],
         nonfinite=[(path.name, _read_object(path)) for path in sorted(folder.glob(NONFINITE))],
-        checkpoints=_checkpoints(folder / "checkpoints"),
+        checkpoints=steps_on_disk(folder / "checkpoints"),
         exports=sorted(folder.glob(EXPORTS), key=_time),
         changed=max(map(_time, _written_files(folder)), default=0.0),
         notes=tuple(notes),
@@ -137,13 +136,6 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _read_timeline(path: Path) -> dict[str, int]:
     return {name: value for name, value in _read_object(path).items() if isinstance(value, int)}
-
-
-def _checkpoints(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    names = (_CHECKPOINT.fullmatch(path.name) for path in folder.iterdir())
-    return sorted(int(name.group(1)) for name in names if name)
 
 
 def _written_files(folder: Path) -> list[Path]:

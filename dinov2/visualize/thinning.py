@@ -20,21 +20,14 @@ class Band(NamedTuple):
     per_point: int = 1
 
 
-def thin(
-    x: np.ndarray,
-    y: np.ndarray,
-    low: np.ndarray | None = None,
-    high: np.ndarray | None = None,
-    *,
-    bins: int = BINS,
-) -> Band:
+def thin(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, *, bins: int = BINS) -> Band:
     """The points of a curve, or, of more than two a bin, the median of each bin and its smallest and largest value.
 
     Args:
         x, y: (n,); y is NaN where nothing is to be drawn.
-        low, high: (n,) an interval around y, which the range then includes; y itself by default.
+        low, high: (n,) an interval around y, or y itself; NaN where it is not known.
     """
-    low, high = (y if edge is None else np.where(np.isnan(edge), y, edge) for edge in (low, high))
+    low, high = (np.where(np.isnan(edge), y, edge) for edge in (low, high))
     if len(x) <= 2 * bins:
         return Band(x.astype(np.float64), y, low, high)
     starts = np.linspace(0, len(x), bins, endpoint=False).astype(np.int64)

@@ -14,7 +14,8 @@ from dinov2.errors import UserError
 
 
 def bad(tile: int) -> BadTile:
-    return BadTile(tile, TilePlace("tiles.tar", f"t{tile}.jpg", 512, 600), "is not a usable image", replaced_by=tile + 1)
+    place = TilePlace("tiles.tar", f"t{tile}.jpg", 512, 600)
+    return BadTile(tile, place, "is not a usable image", replaced_by=tile + 1)
 
 
 def lines(path: Path) -> list[dict]:

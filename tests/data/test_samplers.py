@@ -4,7 +4,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-import torch
 
 from dinov2.data.permutation import Permutation
 from dinov2.data.samplers import EpochSampler, InfiniteSampler, PositionSampler, ShardedInfiniteSampler

@@ -1,8 +1,8 @@
 """Tiles that are files of their own."""
 
-import os
 from pathlib import Path
 
+from dinov2.data.file_reader import patiently
 from dinov2.data.reading_now import reading
 
 from .base import TileDataset, TilePlace
@@ -32,10 +32,10 @@ class FileTileDataset(TileDataset):
         """
         path = self.path_of(index)
         try:
-            with reading(path), path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
+            with reading(path):
+                size = path.stat().st_size
                 if size <= largest_file(self.max_pixels):
-                    return file.read()
+                    return patiently(path.read_bytes)
         except OSError as error:
             raise self.bad_tile(index, f"cannot be read: {error.strerror}") from error
         raise self.bad_tile(

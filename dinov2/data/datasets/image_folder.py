@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dinov2.data.group_names import group_of
 from dinov2.data.groups import Groups
 from dinov2.errors import UserError, unknown_name
 

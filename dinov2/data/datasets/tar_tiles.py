@@ -15,10 +15,11 @@ from dinov2.data.tar_index.tile_check import stored_name
 from dinov2.errors import UserError
 
 from .base import TileDataset, TilePlace
+from .handles import Handles
 
 # Columns of the index; the last one only where there are several tars.
 CLASS, FILE, START, END, COHORT = range(5)
-MAX_OPEN_TARS = 256  # handles of one process; systems allow 1,024 and more, of which a job needs others too
+MAX_OPEN_TARS = 256
 
 
 class TarTileDataset(TileDataset):
@@ -51,12 +52,9 @@ class TarTileDataset(TileDataset):
         self._crc32 = None
         if load_crc32(extra, name, suffix=subset) is not None:
             self._crc32 = RowReader(extra / crc_name(name, subset), dtype="<u4")
-        self._open: dict[int, FileReader] = {}  # by last use, the latest last
+        self._open: Handles[FileReader] = Handles(MAX_OPEN_TARS)
         if len(self) == 0:
             raise UserError(f"index {self.entries_file} is empty: no tile was selected")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
 
     def indexing_command(self) -> str:
         """What makes the index, for the message that it is missing."""
@@ -132,12 +130,5 @@ class TarTileDataset(TileDataset):
         number = int(row[COHORT]) if len(row) > COHORT else 0
         if number not in self.readers:
             raise UserError(f"row {index:,} of {self.entries_file} has the cohort number {number}, which has no tar")
-        return self._used(number), int(row[START]), int(row[END])
-
-    def _used(self, number: int) -> FileReader:
-        """A reader, after closing the one not used for longest if too many are open."""
-        reader = self._open.pop(number, None) or self.readers[number]
-        self._open[number] = reader
-        if len(self._open) > MAX_OPEN_TARS:
-            self._open.pop(next(iter(self._open))).close()
-        return reader
+        reader = self._open.get(number, lambda: self.readers[number])
+        return reader, int(row[START]), int(row[END])

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from dinov2.data.tar_index.errors import SHOWN_NAMES, LabelError, show_name, show_names
 from dinov2.data.tar_index.labels import LabelTable
-from dinov2.data.tar_index.links import HardLinks
+from dinov2.data.tar_index.links import regular_then_links
 from dinov2.data.tar_index.members import MemberChunk, Members
 from dinov2.data.tar_index.names import base_names
-from dinov2.data.tar_index.progress import byte_progress
 from dinov2.data.tar_index.selection import Selection, ambiguity
 
 IMAGE_SUFFIXES = (b".jpg", b".jpeg", b".png", b".tif", b".tiff", b".bmp", b".webp")
@@ -63,7 +62,6 @@ class IndexBuilder:
         self.left_out: Counter[str] = Counter()
         self.warnings: list[str] = []
         self._rows, self._names, self._selection, self._labels = rows, names, selection, labels
-        self._links = HardLinks()
         self._unlabelled: list[bytes] = []
         self._unlabelled_count = 0
 
@@ -73,15 +71,8 @@ class IndexBuilder:
         Raises:
             UserError: the archive is damaged, or a list or label table does not fit it.
         """
-        with byte_progress(members.size, title="indexing") as advance:
-            for chunk in members:
-                self._add(self._links.take_out(chunk))
-                advance(chunk.position, self._names.count)
-        if self._links:
-            with byte_progress(members.size, title="resolving hard links") as advance:
-                for chunk in self._links.resolve(members):
-                    self._add(chunk)
-                    advance(chunk.position, self._names.count)
+        for chunk in regular_then_links(members, title="indexing"):
+            self._add(chunk)
         self.left_out.update(members.skipped)
         self._rows.close()
         self._names.close()

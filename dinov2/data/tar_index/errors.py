@@ -33,6 +33,10 @@ class LabelError(UserError):
     """A label table that does not give every selected tile exactly one label."""
 
 
+class GroupError(UserError):
+    """A rule that does not tell of every tile which group it belongs to."""
+
+
 def show_name(name: str | bytes | Path) -> str:
     """`name` in double quotes, on one line, without control characters, at most 120 characters long."""
     text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)

@@ -30,11 +30,19 @@ ClassTable = list[tuple[Label, str]]
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """Names of the csv columns; the class column may be absent from the file."""
+    """Names of the csv columns, and how the label column is read.
+
+    Attributes:
+        class_name: a column that may be absent from the file; None for no such column.
+        what: word for a label in messages and flags.
+        as_text: whether labels stay as they are written, as names of slides do: "007" is not "7", and "1.5" is one.
+    """
 
     file: str = "filename"
     label: str = "label"
-    class_name: str = "class"
+    class_name: str | None = "class"
+    what: str = "label"
+    as_text: bool = False
 
 
 class LabelTable:
@@ -51,7 +59,7 @@ class LabelTable:
         self.path, self._reader = path, reader
         self.names = NameTable(reader.names())
         reader.raise_problems()
-        self.classes, order = _classes(reader.labels, reader.class_names)
+        self.classes, order = _classes(reader.labels, reader.class_names, as_text=columns.as_text)
         self.codes = order[reader.codes()]
         self._check_repeated()
         self._used = np.zeros(len(self.codes), bool)
@@ -95,10 +103,10 @@ class LabelTable:
                 raise self._contradiction(int(earlier[i]), int(later[i]))
 
     def _contradiction(self, earlier: int, later: int) -> LabelError:
-        claims = []
+        claims, what = [], self._reader.columns.what
         for row in (earlier, later):
             name, label = self._reader.row(row)
-            claims.append(f"{show_name(name)} has label {show_name(label)} in row {self._reader.number(row):,}")
+            claims.append(f"{show_name(name)} has {what} {show_name(label)} in row {self._reader.number(row):,}")
         return LabelError(
             f"{self._reader.shown}: {claims[0]} and {claims[1]}, but both stand for the same tile. "
             "Keep one of the rows."
@@ -146,11 +154,11 @@ class _CsvReader:
 
     def raise_problems(self) -> None:
         """One error for all problems found."""
-        bad = np.array([_label_problem(label) is not None for label in self.labels], bool)
+        bad = np.array([_label_problem(label, self.columns) is not None for label in self.labels], bool)
         codes = self.codes()
         rows = np.flatnonzero(bad[codes]) if bad.any() else np.zeros(0, np.int64)
         for row in rows[:SHOWN_PROBLEMS].tolist():
-            self._problem(row, _label_problem(self.labels[codes[row]]) or "")
+            self._problem(row, _label_problem(self.labels[codes[row]], self.columns) or "")
         if self._problems:
             more = len(self._problems) + max(0, len(rows) - SHOWN_PROBLEMS) - min(len(self._problems), SHOWN_PROBLEMS)
             listed = "\n  ".join(self._problems[:SHOWN_PROBLEMS])
@@ -189,12 +197,12 @@ class _CsvReader:
 
     def _places(self, heading: Sequence[str]) -> tuple[int, int, int]:
         heading = [column.strip() for column in heading]
-        for flag, column in (("--file_name", self.columns.file), ("--label_name", self.columns.label)):
+        for flag, column in (("file", self.columns.file), (self.columns.what, self.columns.label)):
             if column not in heading:
                 found = ", ".join(map(show_name, heading)) or "none: the file is empty"
                 raise LabelError(
                     f"{self.shown} has no column {show_name(column)}; found {found}. "
-                    f"Name it with {flag}; commas separate columns."
+                    f"Name it with --{flag}_name; commas separate columns."
                 )
         class_name = heading.index(self.columns.class_name) if self.columns.class_name in heading else -1
         return heading.index(self.columns.file), heading.index(self.columns.label), class_name
@@ -239,10 +247,12 @@ def _encoded(names: list[str]) -> list[bytes]:
     return joined.encode("utf-8", "surrogateescape").split(b"\0")
 
 
-def _label_problem(label: str) -> str | None:
+def _label_problem(label: str, columns: LabelColumns) -> str | None:
     """What is wrong with the text of a label; None for a whole number or a text."""
     if label.lower() in MISSING:
-        return "the label is missing" + (f" ({label})" if label else "")
+        return f"the {columns.what} is missing" + (f" ({label})" if label else "")
+    if columns.as_text:
+        return None
     try:
         float(label)
     except ValueError:
@@ -250,9 +260,11 @@ def _label_problem(label: str) -> str | None:
     return None if INTEGER.fullmatch(label) else f"the label {show_name(label)} is not a whole number"
 
 
-def _classes(labels: list[str], class_names: dict[str, str]) -> tuple[ClassTable, NDArray[np.int32]]:
+def _classes(
+    labels: list[str], class_names: dict[str, str], *, as_text: bool
+) -> tuple[ClassTable, NDArray[np.int32]]:
     """Classes in sorted order, and the class index of each label in the order given, (K,) int32."""
-    whole = all(INTEGER.fullmatch(label) for label in labels)
+    whole = not as_text and all(INTEGER.fullmatch(label) for label in labels)
     values: list[Label] = [int(label) if whole else label for label in labels]
     ordered: list[Label] = sorted(set(values))  # type: ignore[type-var]
     index_of = {label: index for index, label in enumerate(ordered)}

@@ -15,6 +15,28 @@ from dinov2.data.tar_index.errors import ArchiveError, show_name
 from dinov2.data.tar_index.headers import BLOCK
 from dinov2.data.tar_index.members import MemberChunk, Members
 from dinov2.data.tar_index.names import hash_names
+from dinov2.data.tar_index.progress import byte_progress
+
+
+def regular_then_links(members: Members, *, title: str) -> Iterator[MemberChunk]:
+    """All members in the order of their file numbers, hard links with the places of their targets.
+
+    Args:
+        title: of the progress bar.
+    """
+    links, count = HardLinks(), 0
+    with byte_progress(members.size, title=title) as advance:
+        for chunk in members:
+            regular = links.take_out(chunk)
+            count += len(regular.paths)
+            yield regular
+            advance(chunk.position, count)
+    if links:
+        with byte_progress(members.size, title=f"{title}: hard links") as advance:
+            for chunk in links.resolve(members):
+                count += len(chunk.paths)
+                yield chunk
+                advance(chunk.position, count)
 
 
 class HardLinks:

@@ -86,6 +86,14 @@ def load_vector(path: str | Path, *, dtype: str) -> NDArray[Any]:
     return _map_array(path, header, shape=header.shape)
 
 
+def load_table(path: str | Path, *, columns: int) -> NDArray[np.uint64]:
+    """A side file (n, columns) uint64, memory-mapped and read-only, such as the runs of groups."""
+    header = check_array(path, dtype="<u8")
+    if len(header.shape) != 2 or header.shape[1] != columns:
+        raise _bad_array(path, f"expected shape (n, {columns}), got {header.shape}")
+    return _map_array(path, header, shape=header.shape)
+
+
 def check_array(path: str | Path, *, dtype: str) -> ArrayHeader:
     """The header of an array file, after checking that the file has what it promises; nothing is allocated.
 

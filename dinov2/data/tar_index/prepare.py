@@ -21,6 +21,7 @@ from dinov2.data.tar_index.progress import byte_progress
 from dinov2.data.tar_index.staging import Staging
 from dinov2.data.tar_index.verify import VerifyReport, VerifyRequest, verify_dataset
 from dinov2.errors import UserError
+from dinov2.utils.dataset_strings import join_dataset_string
 
 COPY_BYTES = 1 << 20
 RECORD_BYTES = 20 * BLOCK
@@ -45,8 +46,7 @@ class PrepareRequest:
     def dataset_string(self) -> str:
         """What to write into the configuration."""
         root = str(self.output_root.resolve())
-        quoted = f'"{root}"' if any(c in root for c in ":=") else root
-        return f"Pathology:root={quoted}:extra={quoted}"
+        return join_dataset_string("Pathology", [("root", root), ("extra", root)])
 
 
 def prepare_dataset(request: PrepareRequest) -> tuple[IndexReport, VerifyReport]:

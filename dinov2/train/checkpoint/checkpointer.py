@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from dinov2.distributed import all_reduce_max, broadcast_object, is_main_process
+from dinov2.distributed.outcomes import SharedError
 from dinov2.errors import UserError
 
-from .agreement import SharedError
 from .loading import SavedCheckpoint
 from .manifest import DamagedError, Manifest
 from .retention import checkpoint_path, retire, steps_on_disk, steps_to_retire

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dinov2.distributed import get_global_rank, get_global_size
+from dinov2.distributed.outcomes import on_all
 
-from .agreement import on_all
 from .files import StoredPiece, read_pieces
 from .manifest import DamagedError, Manifest, check_files, read_manifest
 from .saving import VALUES

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dinov2.distributed import all_gather_object, get_global_rank, get_global_size, is_main_process
+from dinov2.distributed.outcomes import on_all, on_main
 from dinov2.errors import ExitCode, UserError
 from dinov2.utils.atomic import fsync, remove_abandoned, temporary_path
 from dinov2.utils.faults import fault_point
 
-from .agreement import on_all, on_main
 from .files import FileRecord, Piece, tensor_blocks, write_file
 from .manifest import MANIFEST, Manifest
 from .sharding import own_pieces

@@ -27,7 +27,8 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from .agreement import SharedError
+from dinov2.distributed.outcomes import SharedError
+
 from .files import Piece, StoredPiece
 
 

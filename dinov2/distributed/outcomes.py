@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from dinov2.distributed import all_gather_object, broadcast_object, get_global_rank, is_main_process
 from dinov2.errors import UserError
+
+from .collectives import all_gather_object, broadcast_object
+from .group import get_global_rank, is_main_process
 
 T = TypeVar("T")
 
