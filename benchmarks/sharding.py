@@ -20,6 +20,7 @@ import torch
 from dinov2 import distributed
 from dinov2.configs import complete_config
 from dinov2.fsdp import local_parameters
+from dinov2.train.guards import NonFiniteGuard
 from dinov2.train.optimization import build_grad_scaler, build_optimizer
 from dinov2.train.schedules import ScheduleValues
 from dinov2.train.ssl_meta_arch import SSLMetaArch
@@ -89,7 +90,12 @@ def measure(cfg: Any, sizes: Sizes, steps: int) -> Measurement:
     model = SSLMetaArch(cfg).to(device).train()
     model.fp16_scaler = build_grad_scaler(cfg, model.student.keys(), device)
     model.prepare_for_distributed_training()
-    state = SimpleNamespace(model=model, optimizer=build_optimizer(cfg, model.get_params_groups()), iteration=0)
+    state = SimpleNamespace(
+        model=model,
+        optimizer=build_optimizer(cfg, model.get_params_groups()),
+        guard=NonFiniteGuard.from_config(cfg, name_tile=str),
+        iteration=0,
+    )
     batch = synthetic_batch(sizes, cfg.crops.local_crops_number, device)
     values = ScheduleValues(lr=1e-5, last_layer_lr=1e-5, weight_decay=0.04, momentum=0.99, teacher_temp=0.07)
     for _ in range(WARM_UP):

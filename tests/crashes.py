@@ -2,16 +2,20 @@
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from forks import exit_codes, forked, run_training
+from forks import exit_codes, forked, run_training, wait_until
 from runs import arguments, metrics_of
 
 from dinov2.train import train as train_module
 from dinov2.train.checkpoint import SavedCheckpoint, state_digest
+from dinov2.train.checkpoint.retention import steps_on_disk
 from dinov2.utils import faults
 
 STEPS = 12
@@ -65,7 +69,9 @@ def outcome(output: Path, steps: int = STEPS) -> Outcome:
     saved = SavedCheckpoint(output / "checkpoints" / f"step-{steps:07d}", steps)
     lines = metrics_of(output)
     timeless = [{name: value for name, value in line.items() if name not in TIMED} for line in lines]
-    files = sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file() and "logs" not in path.parts)
+    files = sorted(
+        str(path.relative_to(output)) for path in output.rglob("*") if path.is_file() and "logs" not in path.parts
+    )
     return Outcome(
         state_digest(saved.read_all(), saved.values),
         hashlib.sha256(repr(timeless).encode()).hexdigest(),
@@ -74,29 +80,42 @@ def outcome(output: Path, steps: int = STEPS) -> Outcome:
     )
 
 
-class Trials(NamedTuple):
-    """How often trainings were killed, and which of them did not end like the undisturbed one."""
-
-    trials: int
-    kills: int
-    different: list[str]
-
-
-def kill_at_random(arguments: list[str], folder: Path, *, seed: int, kills: int, longest: float) -> int:
+def kill_at_random(arguments: list[str], output: Path, logs: Path, *, seed: int, kills: int) -> int:
     """Run a training that is killed up to `kills` times, and then once to its end.
 
-    Args:
-        longest: seconds after which it is killed at the latest.
+    It is killed some steps after where it goes on from, anywhere in a step, a save or an export, or, more rarely,
+    while it starts.
+
     Returns:
         How often it was killed before it had ended.
     """
     rng, killed = random.Random(seed), 0
     for number in range(kills):
-        with forked(run_training, arguments, report_every_step, logs=folder / f"logs{number}") as (process,):
-            process.join(rng.uniform(0, longest))
+        with forked(run_training, arguments, report_every_step, logs=logs / str(number)) as (process,):
+            if rng.random() < 0.85:
+                reached = partial(has_reached, output, newest_step(output) + rng.randint(1, 4), process)
+                wait_until(reached, pause=0.002)
+            process.join(rng.uniform(0, 0.3))
             if process.exitcode is None:
                 process.kill()
                 killed += 1
-    (code,) = run(arguments, folder / "logs")
-    assert code == 0, (folder / "logs" / "rank0.txt").read_text()[-3000:]
+    (code,) = run(arguments, logs / "last")
+    assert code == 0, (logs / "last" / "rank0.txt").read_text()[-3000:]
     return killed
+
+
+def newest_step(output: Path) -> int:
+    """The step that a training goes on from; 0 without checkpoints."""
+    return max(steps_on_disk(output / "checkpoints"), default=0)
+
+
+def has_reached(output: Path, steps: int, process: BaseProcess) -> bool:
+    """Whether a training has reported so many steps, or has ended."""
+    path = output / "training_metrics.json"
+    return process.exitcode is not None or (path.exists() and path.read_bytes().count(b"\n") >= steps)
+
+
+def in_parallel(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
+    """Results of function(item) in order, two at a time, each in a process that may start processes."""
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+        return list(pool.map(function, items))

@@ -59,7 +59,7 @@ def exit_codes(processes: list[BaseProcess], timeout: float) -> list[int | None]
     return codes
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 60) -> Any:
+def wait_until(condition: Callable[[], Any], timeout: float = 60, pause: float = 0.01) -> Any:
     """What a condition gives as soon as that is true.
 
     Raises:
@@ -68,7 +68,7 @@ def wait_until(condition: Callable[[], Any], timeout: float = 60) -> Any:
     deadline = time.monotonic() + timeout
     while not (found := condition()):
         assert time.monotonic() < deadline, f"still not the case after {timeout} s"
-        time.sleep(0.01)
+        time.sleep(pause)
     return found
 
 
@@ -95,9 +95,7 @@ def end(process: int | None) -> None:
         os.kill(process, 9)
 
 
-def _child(
-    function: Callable[..., Any], args: tuple[Any, ...], rank: int, ranks: int, port: int, output: Path
-) -> None:
+def _child(function: Callable[..., Any], args: tuple[Any, ...], rank: int, ranks: int, port: int, output: Path) -> None:
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from dinov2.configs import complete_config
 from dinov2.distributed import get_global_rank, get_global_size
 from dinov2.models.vision_transformer import ARCHITECTURES, DinoVisionTransformer
+from dinov2.train.guards import NonFiniteGuard
 from dinov2.train.optimization import build_optimizer
 from dinov2.train.schedules import ScheduleValues
 from dinov2.train.ssl_meta_arch import SSLMetaArch
@@ -109,7 +110,12 @@ def build(cfg: Any, *, koleo_ranks: int = 1) -> SSLMetaArch:
 def state_of(cfg: Any, model: SSLMetaArch) -> Any:
     """What `train_step` reads of a training state."""
     optimizer = build_optimizer(cfg, model.get_params_groups())
-    return SimpleNamespace(model=model, optimizer=optimizer, iteration=0)
+    return SimpleNamespace(model=model, optimizer=optimizer, guard=guard_of(cfg), iteration=0)
+
+
+def guard_of(cfg: Any) -> NonFiniteGuard:
+    """The guard that a configuration asks for."""
+    return NonFiniteGuard.from_config(cfg, name_tile=lambda tile: f"tile {tile}")
 
 
 def take_steps(cfg: Any, state: Any, steps: int, **batches: Any) -> list[dict[str, float]]:
@@ -117,7 +123,7 @@ def take_steps(cfg: Any, state: Any, steps: int, **batches: Any) -> list[dict[st
     figures = []
     for _ in range(steps):
         values = ScheduleValues(lr=1e-3, last_layer_lr=1e-3, weight_decay=0.04, momentum=0.9, teacher_temp=0.05)
-        figures.append(train_step(cfg, state, batches_of_rank(state.iteration, **batches), values))
+        figures.append(train_step(cfg, state, batches_of_rank(state.iteration, **batches), values).figures)
         state.iteration += 1
     return figures
 

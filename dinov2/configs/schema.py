@@ -77,6 +77,9 @@ class TrainConfig:
     keep_every: int | None = MISSING
     async_checkpoint: bool | None = MISSING
     on_save_error: str = MISSING
+    on_nonfinite: str = MISSING
+    max_nonfinite_steps: int = MISSING
+    indicators_every: int = MISSING
     seed: int = MISSING
     num_workers: int = MISSING
     step_timeout: float = MISSING

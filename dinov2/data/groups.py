@@ -2,7 +2,7 @@
 
 Tiles of a slide lie next to each other in most archives, so groups are kept as runs of consecutive samples: memory
 follows the number of runs, not of samples. Samples in any other order cost a run each, which is 16 bytes a sample
-(28 from 2^31 samples on) and about 80 while it is made.
+(28 from 2^31 samples on) and about 85 while they are made.
 """
 
 from collections import Counter
@@ -75,7 +75,8 @@ class Groups:
         Raises:
             UserError: if data sets share names, which prefixes would tell apart.
         """
-        runs, names = [np.zeros((0, 3), np.int64)], []
+        runs = [np.zeros((0, 3), np.int64)]
+        names: list[str] = []
         first = 0
         for number, part in enumerate(parts):
             runs.append(part.runs + np.array([len(names), first, 0]))

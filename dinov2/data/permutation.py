@@ -47,7 +47,7 @@ class Permutation:
         return items.astype(np.int64)
 
     def item(self, position: int) -> int:
-        """The item at one position, in a tenth of the time that an array of one position takes.
+        """The item at one position, twenty times faster than through an array of one.
 
         Raises:
             ValueError: for a position outside 0 .. size-1.
@@ -72,10 +72,10 @@ class Permutation:
         return values
 
 
-def small_order(size: int, *key: int) -> np.ndarray:
-    """A whole order of a few items, (size,) int64, chosen by a key of integers: their hashes, sorted.
+def whole_order(size: int, *key: int) -> np.ndarray:
+    """All items 0 .. size-1 in an order chosen by a key of integers, (size,) int64: their hashes, sorted.
 
-    For fewer items than the smallest network of a `Permutation` has, which would walk long to find one of them.
+    For few items, among which the smallest network of a `Permutation` would walk long, or where all are wanted anyway.
     """
     return np.argsort(_hash(np.arange(size, dtype=np.uint64), derive_seed(size, *key)), kind="stable")
 

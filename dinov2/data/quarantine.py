@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
-from dinov2.distributed import all_gather_object, all_reduce_sum, get_device, is_main_process
+from dinov2.distributed import all_gather_object, is_main_process
 from dinov2.errors import UserError
 
 from .datasets import TilePlace
@@ -63,17 +61,24 @@ class Quarantine:
         """Bad tiles so far."""
         return len(self._known)
 
+    @property
+    def pending(self) -> int:
+        """What this rank has met since the ranks shared last."""
+        return len(self._pending)
+
     def note(self, bad_tiles: Sequence[BadTile]) -> None:
         """Keep what this rank has met until the ranks `share` it."""
         self._pending.extend(bad_tiles)
 
-    def share(self) -> None:
+    def share(self, pending: int) -> None:
         """Report what the ranks have met since the last call; all of them call it.
 
+        Args:
+            pending: of all ranks together; 0 costs nothing.
         Raises:
             TooManyBadTilesError: on all ranks, if the limit is passed.
         """
-        if not all_reduce_sum(torch.tensor(len(self._pending), device=get_device())):
+        if not pending:
             return
         met = [bad for part in all_gather_object(self._pending) for bad in part]
         self._pending = []

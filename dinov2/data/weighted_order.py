@@ -1,12 +1,13 @@
 """The order of an epoch in which groups come as often as their weights say, computed one position at a time.
 
 Slides and cohorts differ in size a thousandfold, and a uniform order of tiles is mostly one of the largest. Here every
-position first falls on a group, by a sequence that spreads each group evenly over the epoch: any stretch of positions,
-and any share of it that a rank takes, has each group a few positions more or less often than its weight says. Then
-comes the next tile of the group, in an order of its own. How often the group came before is counted exactly, without
-going through the positions before, so no tile comes twice before all others of its group have come once.
+position first falls on a group, by a sequence that spreads each group evenly over the epoch: any stretch of positions
+has each group at most six times more or less often than its weight says, and the share of a stretch that one of 2, 4,
+... 64 ranks takes at most twelve times, however long it is. Then comes the next sample of the group, in an order of
+its own. How often the group came before is counted exactly, without going through the positions before, so no sample
+comes again before all others of its group have come.
 
-Memory follows the number of groups, and a position takes well under 0.1 ms.
+Memory follows the number of groups; a position takes less than 0.1 ms.
 """
 
 import difflib
@@ -21,7 +22,7 @@ from dinov2.utils.rng import derive_seed
 
 from .groups import Groups
 from .kronecker import CIRCLE, KroneckerSequence
-from .permutation import Permutation, small_order
+from .permutation import Permutation, whole_order
 
 EQUAL = "equal"
 SMALL_GROUP = 256  # up to this size, sorting the whole group is faster than walking through a permutation
@@ -48,7 +49,7 @@ class WeightedOrder:
         self.size = groups.size
         self._groups, self._key = groups, key
         # Each group has an arc of the circle, in an order that differs between keys.
-        self._arcs = drawn[Permutation(len(drawn), *key, _ARCS)(np.arange(len(drawn)))]
+        self._arcs = drawn[whole_order(len(drawn), *key, _ARCS)]
         self._begins = _arc_begins(weights[self._arcs])
         self._sequence = KroneckerSequence(derive_seed(*key, _SHIFT) << 1)
 
@@ -84,7 +85,7 @@ class WeightedOrder:
         size = int(self._groups.sizes[group])
         rounds, position = divmod(visits, size)
         seed = derive_seed(*self._key, _TILES, group, rounds)
-        own = small_order(size, seed)[position] if size <= SMALL_GROUP else Permutation(size, seed).item(position)
+        own = whole_order(size, seed)[position] if size <= SMALL_GROUP else Permutation(size, seed).item(position)
         return int(self._groups.item(group, own))
 
 
@@ -119,10 +120,10 @@ def check_weights(groups: Groups, weights: NDArray[np.float64]) -> None:
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(bad):
         raise UserError(
-            f"group {show_name(groups.names[bad[0]])} has the weight {weights[bad[0]]}: expected a number from 0 on"
+            f"group {show_name(groups.names[bad[0]])} has the weight {weights[bad[0]]:g}: expected a number from 0 on"
             + (f"; so it is for {len(bad):,} groups" if len(bad) > 1 else "")
         )
-    if not (weights * groups.sizes).any():
+    if not ((weights > 0) & (groups.sizes > 0)).any():
         raise UserError(f"none of the {len(weights):,} groups has both samples and a weight above 0: nothing to draw")
 
 

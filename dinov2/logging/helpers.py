@@ -67,11 +67,12 @@ class SmoothedValue:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on with the same medians."""
-        return {"window": list(self.deque), "total": self.total, "count": self.count}
+        window = list(self.deque)
+        return {"window": window, "window_size": self.deque.maxlen, "total": self.total, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the state of `state_dict`."""
-        self.deque = deque(state["window"], maxlen=self.deque.maxlen)
+        self.deque = deque(state["window"], maxlen=state["window_size"])
         self.total, self.count = state["total"], state["count"]
 
     def __str__(self) -> str:
@@ -111,6 +112,11 @@ class MetricLogger:
         """Add one value of each named metric."""
         for name, value in values.items():
             self.meters.setdefault(name, SmoothedValue()).update(float(value))
+
+    def show(self, **values: float) -> None:
+        """Report the last value of each named metric instead of a median."""
+        for name, value in values.items():
+            self.meters.setdefault(name, SmoothedValue(window_size=1)).update(float(value))
 
     def stop(self) -> None:
         """Let `log_every` report the current iteration and end."""

@@ -16,10 +16,10 @@ class Agreement(NamedTuple):
     """Figures by name, the same on all ranks."""
 
     means: dict[str, float]
-    sums: dict[str, float]
+    sums: dict[str, int]
 
 
-def agree(means: Mapping[str, Tensor], sums: Mapping[str, float]) -> Agreement:
+def agree(means: Mapping[str, Tensor], sums: Mapping[str, int]) -> Agreement:
     """Average and add up over ranks, all of which call this with the same names.
 
     Args:
@@ -31,4 +31,5 @@ def agree(means: Mapping[str, Tensor], sums: Mapping[str, float]) -> Agreement:
     total = all_reduce_sum(torch.stack(values))
     total[: len(means)] /= get_global_size()
     numbers = total.tolist()
-    return Agreement(dict(zip(means, numbers)), dict(zip(sums, numbers[len(means) :], strict=True)))
+    counted = map(round, numbers[len(means) :])
+    return Agreement(dict(zip(means, numbers)), dict(zip(sums, counted, strict=True)))

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from dinov2.data.quarantine import Quarantine
-from dinov2.distributed import barrier, broadcast_object, is_main_process
+from dinov2.distributed import broadcast_object
+from dinov2.distributed.outcomes import SharedError, on_main
 from dinov2.logging import MetricSink
 from dinov2.utils.atomic import atomic_path
 
-from .checkpoint import Checkpointer
+from .checkpoint import Checkpointer, SaveError
 from .preemption import StopRequested
 from .ssl_meta_arch import SSLMetaArch
 from .state import TrainState
@@ -61,23 +61,40 @@ def run_hooks(hooks: Sequence[Hook], state: TrainState, *, total: int, superviso
 
 
 def export_teacher(model: SSLMetaArch, folder: Path) -> Path:
-    """Write {"teacher": state dict of backbone and heads} to folder/teacher_checkpoint.pth."""
+    """Write {"teacher": state dict of backbone and heads} to folder/teacher_checkpoint.pth.
+
+    Raises:
+        SaveError: on all ranks, if that cannot be done.
+    """
     path = folder / "teacher_checkpoint.pth"
     # All ranks give their parts of what is sharded, and the main process gets the whole.
     weights = get_model_state_dict(model.teacher, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if is_main_process():
+
+    def write() -> None:
         with atomic_path(path) as temporary:
             torch.save({"teacher": weights}, temporary)
         logger.info(f"teacher exported to {path}")
-    barrier()
+
+    try:
+        on_main(write)
+    except (OSError, SharedError) as error:
+        raise SaveError(f"the teacher could not be exported to {path}: {error}") from error
     return path
 
 
-def export_hook(every: int, output_dir: Path) -> Hook:
-    """Export to eval/training_{iteration}, the iteration counted from 0 as in DINOv2."""
+def export_hook(every: int, output_dir: Path, *, total: int, stop_on_error: bool) -> Hook:
+    """Export to eval/training_{iteration}, the iteration counted from 0 as in DINOv2.
+
+    An export that fails stops the run if it is the last one or every failure is to.
+    """
 
     def action(state: TrainState) -> None:
-        export_teacher(state.model, output_dir / "eval" / f"training_{state.iteration - 1}")
+        try:
+            export_teacher(state.model, output_dir / "eval" / f"training_{state.iteration - 1}")
+        except SaveError as error:
+            if stop_on_error or state.iteration >= total or state.early_stopping.stopped:
+                raise
+            logger.error(f"{error}. Training goes on")
 
     return Hook(every, action, Phase.SAVE)
 
@@ -95,11 +112,6 @@ def poll_hook(checkpointer: Checkpointer) -> Hook:
 def report_hook() -> Hook:
     """Write the step's line of metrics, if it gets one, before the checkpoint: a crash in between loses none."""
     return Hook(1, lambda state: state.metrics.report())
-
-
-def quarantine_hook(quarantine: Quarantine) -> Hook:
-    """Report the bad tiles of every step before anything that it leads to is saved."""
-    return Hook(1, lambda state: quarantine.share())
 
 
 def tuning_hook(every: int, tuner: Tuner, sinks: Sequence[MetricSink], supervisor: Supervisor) -> Hook:

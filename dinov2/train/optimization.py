@@ -1,6 +1,6 @@
-"""One optimiser step: unscale, clip, check, step. Gradients and moments may be sharded."""
+"""One optimiser step: unscale, measure, clip, step. Gradients and moments may be sharded."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,16 +9,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 
-from dinov2.distributed import all_reduce_sum, get_global_size
+from dinov2.distributed import get_global_size
 from dinov2.errors import UserError
 from dinov2.utils.dtype import compute_dtype
 
-from .outputs import StepOutput
 from .ssl_meta_arch import SSLMetaArch
-
-
-class NonFiniteError(UserError):
-    """A loss or gradient that is NaN or infinite; no step was taken with it."""
 
 
 def build_optimizer(cfg: Any, params_groups: list[dict[str, Any]]) -> AdamW:
@@ -48,20 +43,14 @@ def build_grad_scaler(cfg: Any, names: Iterable[str], device: torch.device) -> t
     return torch.amp.GradScaler(device.type)
 
 
-def clip_gradients(model: SSLMetaArch, optimizer: Optimizer, max_norm: float) -> dict[str, Tensor]:
-    """Scale each student submodule's gradient to at most `max_norm` (0: leave it).
+def gradient_norms(model: SSLMetaArch, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The norm of each student submodule's gradient, () float32, of the whole gradient on every rank.
 
-    Returns:
-        The norm of each before clipping, () float32, by submodule; that of the whole gradient, on every rank.
+    With a scaler, gradients are divided by its scale first.
     """
     if model.fp16_scaler:
         model.fp16_scaler.unscale_(optimizer)
-    norms = {}
-    for name, module in model.student.items():
-        norms[f"grad_norm_{name}"] = norm = gradient_norm(module)
-        if max_norm:
-            clip_grads_with_norm_(module.parameters(), max_norm, norm, foreach=True)
-    return norms
+    return {f"grad_norm_{name}": gradient_norm(module) for name, module in model.student.items()}
 
 
 def gradient_norm(module: nn.Module) -> Tensor:
@@ -71,34 +60,18 @@ def gradient_norm(module: nn.Module) -> Tensor:
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def average_over_ranks(output: StepOutput, grad_norms: dict[str, Tensor]) -> dict[str, float]:
-    """All figures of a step as numbers, losses averaged over ranks, with one reduction and one wait."""
-    total = torch.stack(list(output.values())).sum()
-    values = {"total_loss": total, **output, "loss_total_optimized": output.objective, **grad_norms}
-    stacked = torch.stack([value.detach().float() for value in values.values()])
-    averaged = all_reduce_sum(stacked) / get_global_size()
-    return dict(zip(values, averaged.tolist(), strict=True))
+def loss_scale(model: SSLMetaArch) -> dict[str, Tensor]:
+    """The factor of this step's loss, () float32 by its name; nothing without a scaler."""
+    if model.fp16_scaler is None:
+        return {}
+    return {"loss_scale": model.fp16_scaler.scale(torch.ones((), device=model.device))}  # waits for no GPU
 
 
-def check_finite(figures: dict[str, float], iteration: int, *, scaled: bool) -> None:
-    """Refuse to step with a loss or gradient that is no number.
-
-    Args:
-        scaled: gradients of a scaled float16 loss overflow now and then, and the scaler skips such steps.
-    Raises:
-        NonFiniteError: names what is wrong; the same on all ranks, since `figures` are.
-    """
-    wrong = [
-        name
-        for name, value in figures.items()
-        if not abs(value) < float("inf") and not (scaled and name.startswith("grad_norm"))
-    ]
-    if wrong:
-        shown = ", ".join(f"{name} = {figures[name]}" for name in wrong)
-        raise NonFiniteError(
-            f"iteration {iteration}: {shown}. Nothing was updated with it and the last checkpoint is good. Usual "
-            "causes: a learning rate too high for the batch (optim.base_lr), fp16 without grad_scaler, damaged images"
-        )
+def clip_gradients(model: SSLMetaArch, norms: Mapping[str, Tensor], max_norm: float) -> None:
+    """Scale each student submodule's gradient, of the norms of `gradient_norms`, to at most `max_norm` (0: leave it)."""
+    if max_norm:
+        for norm, module in zip(norms.values(), model.student.values(), strict=True):
+            clip_grads_with_norm_(module.parameters(), max_norm, norm, foreach=True)
 
 
 def step_optimizer(model: SSLMetaArch, optimizer: Optimizer) -> None:
@@ -108,3 +81,9 @@ def step_optimizer(model: SSLMetaArch, optimizer: Optimizer) -> None:
         model.fp16_scaler.update()
     else:
         optimizer.step()
+
+
+def leave_out_step(model: SSLMetaArch) -> None:
+    """Go on without an update after `gradient_norms`; the loss scale stays, since overflow was not the reason."""
+    if model.fp16_scaler:
+        model.fp16_scaler.update(model.fp16_scaler.get_scale())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MOST_ROWS = 256  # targets of a kind that a snapshot keeps; 64 MiB of 65,536 prototypes
+MOST_ROWS = 256  # targets of a kind that an observation keeps; 64 MiB of 65,536 prototypes
 
 
 class Targets(NamedTuple):
@@ -31,7 +31,7 @@ class Predictions(NamedTuple):
     global_tokens: Tensor
 
 
-class Snapshot(NamedTuple):
+class Observation(NamedTuple):
     """What a step has seen of the networks' answers: targets (r, K) of at most `MOST_ROWS` class tokens and masked
     patches, and class tokens (G*B, D) of both networks, crop by crop. float32, without graph, and copies, so that
     nothing else is kept in memory."""
@@ -42,7 +42,7 @@ class Snapshot(NamedTuple):
     student_tokens: Tensor
 
     @classmethod
-    def of(cls, targets: Targets, predictions: Predictions) -> "Snapshot":
+    def of(cls, targets: Targets, predictions: Predictions) -> "Observation":
         """Copy what is kept."""
         return cls(
             cls_targets=_some_rows(targets.cls.flatten(0, 1)),
@@ -67,13 +67,18 @@ class StepOutput(Mapping[str, Tensor]):
 
     losses: dict[str, Tensor]
     objective: Tensor
-    snapshot: Snapshot | None = None  # of a step that was told to observe itself
+    observation: Observation | None = None  # where one was asked for
 
     @classmethod
     def mean(cls, outputs: Sequence["StepOutput"]) -> "StepOutput":
         """The mean of every figure over micro-batches."""
         losses = {name: torch.stack([output[name] for output in outputs]).mean() for name in outputs[0]}
         return cls(losses, torch.stack([output.objective for output in outputs]).mean())
+
+    def figures(self) -> dict[str, Tensor]:
+        """The losses under the names of the log, with their sum and the optimised sum."""
+        total = torch.stack(list(self.values())).sum()
+        return {"total_loss": total, **self, "loss_total_optimized": self.objective}
 
     def detach(self) -> "StepOutput":
         """The same figures without their graph."""
@@ -88,3 +93,12 @@ class StepOutput(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.losses)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step leaves to be told."""
+
+    figures: dict[str, float]  # all finite; their medians are logged
+    latest: dict[str, float]  # likewise; logged as they are
+    counts: dict[str, int]  # sums over ranks of what the caller has counted

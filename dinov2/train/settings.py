@@ -26,6 +26,9 @@ FREE = (
     "train.keep_every",
     "train.async_checkpoint",
     "train.on_save_error",
+    "train.on_nonfinite",
+    "train.max_nonfinite_steps",
+    "train.indicators_every",
     "train.*_timeout",
     "train.activation_checkpointing",
     # As long as the global batch stays what it is.

@@ -33,7 +33,7 @@ from dinov2.models import build_model_from_cfg
 from dinov2.utils.dtype import autocast, compute_dtype
 from dinov2.utils.param_groups import fuse_params_groups, get_params_groups_with_decay
 
-from .outputs import Predictions, Snapshot, StepOutput, Targets
+from .outputs import Observation, Predictions, StepOutput, Targets
 
 NUM_GLOBAL_CROPS = 2
 
@@ -123,7 +123,7 @@ class SSLMetaArch(nn.Module):
             images: what the loader's collation returns.
             teacher_temp: temperature of both kinds of targets.
             share: of this batch in the step, a factor of its gradients.
-            observe: return a snapshot of what the networks answered, too.
+            observe: return what collapse shows in, too.
         """
         batch = self._to_device(images)
         targets = self.teacher_targets(batch, teacher_temp)
@@ -131,7 +131,7 @@ class SSLMetaArch(nn.Module):
         output = self.losses(predictions, targets, batch)
         objective = output.objective * share
         (self.fp16_scaler.scale(objective) if self.fp16_scaler else objective).backward()
-        return replace(output.detach(), snapshot=Snapshot.of(targets, predictions) if observe else None)
+        return replace(output.detach(), observation=Observation.of(targets, predictions) if observe else None)
 
     @torch.no_grad()
     def teacher_targets(self, batch: Mapping[str, Any], teacher_temp: float) -> Targets:

@@ -11,6 +11,7 @@ from dinov2.errors import UserError
 from dinov2.logging import MetricLogger
 
 from .checkpoint import SavedCheckpoint, Snapshot, TensorKind, json_digest
+from .guards import NonFiniteGuard
 from .ssl_meta_arch import SSLMetaArch
 from .tuning import EarlyStopping
 
@@ -30,6 +31,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     metrics: MetricLogger
     early_stopping: EarlyStopping
+    guard: NonFiniteGuard
     settings: Mapping[str, Any] = field(default_factory=dict)  # those that the numbers depend on
     iteration: int = 0  # steps taken
     samples_consumed: int = 0  # positions of the data stream used by all ranks
@@ -53,6 +55,7 @@ class TrainState:
             "grad_scaler": scaler.state_dict() if scaler else None,
             "metrics": self.metrics.state_dict(),
             "early_stopping": self.early_stopping.state_dict(),
+            "guard": self.guard.state_dict(),
             "settings": dict(self.settings),
         }
         return Snapshot(tensors, values, config_digest=json_digest(values["settings"]))
@@ -70,6 +73,7 @@ class TrainState:
             self.model.fp16_scaler.load_state_dict(values["grad_scaler"])
         self.metrics.load_state_dict(values["metrics"])
         self.early_stopping.load_state_dict(values["early_stopping"])
+        self.guard.load_state_dict(values["guard"])
         self.iteration = values["iteration"]
         self.samples_consumed = values["samples_consumed"]
         self.hooks_pending = values["hooks_pending"]

@@ -5,8 +5,9 @@ whole, looks at a micro-batch: centres move and Sinkhorn-Knopp balances k times 
 within one. Everything that counts or is scheduled, counts steps.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from math import isfinite
 from typing import Any, TypeVar
 
 import torch
@@ -15,8 +16,12 @@ from dinov2.data import Batch
 from dinov2.distributed import get_global_rank
 from dinov2.utils.rng import derive_seed
 
-from .optimization import average_over_ranks, check_finite, clip_gradients, step_optimizer
-from .outputs import StepOutput
+from .agreement import agree
+from .collapse import collapse_indicators
+from .evidence import Attempt
+from .guards import nonfinite_figures
+from .optimization import clip_gradients, gradient_norms, leave_out_step, loss_scale, step_optimizer
+from .outputs import StepOutput, StepReport
 from .schedules import ScheduleValues, apply_to_optimizer
 from .ssl_meta_arch import NUM_GLOBAL_CROPS, SSLMetaArch
 from .state import TrainState
@@ -31,19 +36,56 @@ def micro_batches(loader: Iterable[T], size: int) -> Iterator[list[T]]:
         yield group
 
 
-def train_step(cfg: Any, state: TrainState, batches: Sequence[Batch], values: ScheduleValues) -> dict[str, float]:
-    """One step of student and teacher on its micro-batches; returns the figures to log."""
+def train_step(
+    cfg: Any,
+    state: TrainState,
+    batches: Sequence[Batch],
+    values: ScheduleValues,
+    *,
+    counts: Mapping[str, int] | None = None,
+) -> StepReport:
+    """One step of student and teacher on its micro-batches; nothing changes where a figure of it is not finite.
+
+    Args:
+        counts: what this rank has counted, to be added up over ranks by the step's own reduction.
+    Raises:
+        NonFiniteError: on all ranks, if such a step has to stop the run.
+    """
     model, optimizer = state.model, state.optimizer
     # Dropped branches are a function of seed, step and rank, so no generator has to be saved.
     torch.manual_seed(derive_seed(cfg.train.seed, state.iteration, get_global_rank()))
     apply_to_optimizer(values, optimizer)
     optimizer.zero_grad(set_to_none=True)
-    output = accumulate_gradients(model, batches, values.teacher_temp)
-    grad_norms = clip_gradients(model, optimizer, cfg.optim.clip_grad)
-    figures = average_over_ranks(output, grad_norms)
-    check_finite(figures, state.iteration, scaled=model.fp16_scaler is not None)
-    step_optimizer(model, optimizer)
-    model.update_teacher(values.momentum)
+    centers = [center.clone() for center in model.centers()]
+    every = cfg.train.indicators_every
+    observe = every > 0 and state.iteration % every == 0
+    outputs = accumulate_gradients(model, batches, values.teacher_temp, observe=observe)
+    norms = gradient_norms(model, optimizer)
+    agreed = agree({**StepOutput.mean(outputs).figures(), **norms, **loss_scale(model)}, counts or {})
+    wrong = nonfinite_figures(agreed.means, state.iteration)
+    if wrong:
+        torch._foreach_copy_(model.centers(), centers)
+        leave_out_step(model)
+        attempt = Attempt(state.iteration, values, agreed.means, model.student, norms, outputs, batches)
+        state.guard.refuse(attempt, wrong)
+    else:
+        state.guard.accept()
+        clip_gradients(model, norms, cfg.optim.clip_grad)
+        step_optimizer(model, optimizer)
+        model.update_teacher(values.momentum)
+    observation = None if wrong else outputs[-1].observation
+    return StepReport(
+        figures=figures_to_log(values, batches, {} if wrong else agreed.means),
+        latest={
+            "nonfinite_steps": float(state.guard.skipped),
+            **(collapse_indicators(observation) if observation else {}),
+        },
+        counts=agreed.sums,
+    )
+
+
+def figures_to_log(values: ScheduleValues, batches: Sequence[Batch], means: Mapping[str, float]) -> dict[str, float]:
+    """Schedules, tiles of this rank and those of the means that are finite: overflowed gradients of float16 are not."""
     scheduled = {
         "lr": values.lr,
         "wd": values.weight_decay,
@@ -51,13 +93,25 @@ def train_step(cfg: Any, state: TrainState, batches: Sequence[Batch], values: Sc
         "last_layer_lr": values.last_layer_lr,
         "current_batch_size": sum(len(batch["collated_global_crops"]) for batch in batches) / NUM_GLOBAL_CROPS,
     }
-    return {**scheduled, **figures, "teacher_temp": values.teacher_temp}
+    finite = {name: mean for name, mean in means.items() if isfinite(mean)}
+    return {**scheduled, **finite, "teacher_temp": values.teacher_temp}
 
 
-def accumulate_gradients(model: SSLMetaArch, batches: Sequence[Batch], teacher_temp: float) -> StepOutput:
-    """Leave the mean gradient of all micro-batches on the student, averaged over ranks once; returns mean losses."""
+def accumulate_gradients(
+    model: SSLMetaArch, batches: Sequence[Batch], teacher_temp: float, *, observe: bool = False
+) -> list[StepOutput]:
+    """Leave the mean gradient of all micro-batches on the student, averaged over ranks once.
+
+    Args:
+        observe: whether the last micro-batch is observed.
+    Returns:
+        What each micro-batch gave.
+    """
     outputs = []
     for number, batch in enumerate(batches, start=1):
-        with model.gradient_sync(number == len(batches)):
-            outputs.append(model.forward_backward(batch, teacher_temp, share=1 / len(batches)))
-    return StepOutput.mean(outputs)
+        last = number == len(batches)
+        with model.gradient_sync(last):
+            outputs.append(
+                model.forward_backward(batch, teacher_temp, share=1 / len(batches), observe=observe and last)
+            )
+    return outputs

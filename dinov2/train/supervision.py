@@ -1,9 +1,11 @@
 """What watches over a training loop: requests to stop, hangs, lost processes, pauses of the garbage collector."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -37,6 +39,7 @@ class Supervisor:
     signals: StopSignals
     watchdog: Watchdog
     garbage: SteadyGarbageCollection
+    workers: list[BaseProcess]  # of the loader that is waited for
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
         """The batches of a loader, until some rank is asked to stop: all ranks then end before the same step.
@@ -45,6 +48,7 @@ class Supervisor:
         its workers are waited for after the state is saved, and not before.
         """
         iterator = iter(loader)
+        self.workers[:] = active_children()
         while True:
             with self.phase(Phase.DATA):
                 batch = self.signals.wait_for(lambda: next(iterator, _END))
@@ -66,6 +70,7 @@ class Supervisor:
         Raises:
             StopRequested: on all ranks before the same round, if one of them is asked to stop.
         """
+        self.workers[:] = active_children()
         for _ in range(count):
             self.watchdog.beat()
             batch = self.signals.wait_for(lambda: next(batches, None))
@@ -78,36 +83,26 @@ def supervision(limits: TimeLimits) -> Iterator[Supervisor]:
     """Watch over the training inside the block; after it the process is as it was.
 
     Raises:
-        LostWorkerError: for torch's own error about a dead loader worker.
-        LostRankError: for a collective that fails because another process is gone.
+        LostWorkerError: where an error is due to a loader worker that died.
+        LostRankError: where an error is due to another process of the run that is gone.
     """
+    workers: list[BaseProcess] = []
     with (
-        _explained_failures(),
+        _explained_losses(workers),
         SteadyGarbageCollection() as garbage,
         Watchdog(limits) as watchdog,
         StopSignals() as signals,
     ):
-        yield Supervisor(signals, watchdog, garbage)
+        yield Supervisor(signals, watchdog, garbage, workers)
 
 
 @contextmanager
-def _deaths_of_workers_first() -> Iterator[None]:
-    """Where a connection fails because a loader worker died, let torch raise its error about the worker instead."""
+def _explained_losses(workers: Sequence[BaseProcess]) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError):
-        time.sleep(1.0)  # torch raises when it receives SIGCHLD, which may come a moment later
-        raise
-
-
-@contextmanager
-def _explained_failures() -> Iterator[None]:
-    try:
-        with _deaths_of_workers_first():
-            yield
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError) as error:
         text = " ".join(str(error).split())
-        if text.startswith("DataLoader worker"):
+        if text.startswith("DataLoader worker") or (not isinstance(error, RuntimeError) and _has_lost(workers)):
             raise LostWorkerError(
                 f"a process that reads tiles has ended by itself ({text}). Most often the machine ran out of memory: "
                 "`dmesg` or the scheduler's log says so. Set train.num_workers or train.batch_size_per_gpu lower, or "
@@ -119,3 +114,16 @@ def _explained_failures() -> Iterator[None]:
                 "logs/log.txt.rankN in the output folder, says why; the same command goes on from the last checkpoint"
             ) from error
         raise
+
+
+def _has_lost(workers: Sequence[BaseProcess], patience: float = 1.0) -> bool:
+    """Whether a worker has died; a connection to it fails up to `patience` seconds before that is known."""
+    deadline = time.monotonic() + patience
+    try:
+        while all(worker.is_alive() for worker in workers):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+    except RuntimeError:  # by which torch tells it
+        pass
+    return True

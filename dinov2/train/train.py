@@ -31,13 +31,14 @@ from dinov2.logging import MetricLogger, MetricSink, make_sinks
 from dinov2.logging.helpers import truncate_metrics
 from dinov2.models.weights import load_pretrained_backbone
 from dinov2.train.checkpoint import Checkpointer, SavedCheckpoint
+from dinov2.train.collapse import CollapseAlarm
+from dinov2.train.guards import NonFiniteGuard
 from dinov2.train.hooks import (
     Hook,
     checkpoint_hook,
     export_hook,
     export_teacher,
     poll_hook,
-    quarantine_hook,
     report_hook,
     run_hooks,
     tuning_hook,
@@ -158,7 +159,7 @@ def do_train(
     attach_metrics_file(state, output_dir, sinks)
     quarantine = build_quarantine(cfg, plan.dataset)
     with supervision(TimeLimits.from_config(cfg)) as supervisor:
-        hooks = [quarantine_hook(quarantine), *build_hooks(cfg, plan, checkpointer, output_dir, sinks, supervisor)]
+        hooks = build_hooks(cfg, plan, checkpointer, output_dir, sinks, supervisor)
         if state.hooks_pending:
             run_hooks(hooks, state, total=total, supervisor=supervisor)
         if not is_finished(state, total):
@@ -183,14 +184,22 @@ def take_steps(
 ) -> None:
     """Train until the schedule ends, a hook asks to stop, or a signal does."""
     total, schedules = plan.timeline.total, Schedules(cfg, plan.timeline)
+    images = cfg.train.batch_size_per_gpu * distributed.get_global_size()
+    alarm = CollapseAlarm.after_warmup(plan.timeline.warmup, images=images)
     state.model.train()
     loader = start_workers(build_loader(cfg, plan.dataset, start=state.samples_consumed, device=state.model.device))
     steps = supervisor.batches(micro_batches(loader, cfg.train.gradient_accumulation_factor))
     for batches in state.metrics.log_every(steps, LOG_EVERY, "Training", total, state.iteration):
         for batch in batches:
             quarantine.note(batch["bad_tiles"])
-        figures = train_step(cfg, state, batches, schedules.at(state.iteration))
-        state.metrics.update(**figures)
+        report = train_step(
+            cfg, state, batches, schedules.at(state.iteration), counts={"bad_tiles": quarantine.pending}
+        )
+        quarantine.share(report.counts["bad_tiles"])
+        state.metrics.update(**report.figures)
+        state.metrics.show(**report.latest)
+        if alarm:
+            alarm.look(report.latest, state.iteration)
         state.iteration += 1
         state.samples_consumed += plan.global_batch_size
         with state.metrics.untimed():
@@ -249,6 +258,7 @@ def build_state(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> TrainState:
         optimizer=build_optimizer(cfg, model.get_params_groups()),
         metrics=MetricLogger(derive=meter),
         early_stopping=EarlyStopping.from_config(cfg, plan.timeline),
+        guard=NonFiniteGuard.from_config(cfg, name_tile=lambda tile: str(plan.dataset.locate(tile))),
         settings=settings_of(cfg, global_batch_size=plan.global_batch_size),
     )
 
@@ -281,7 +291,9 @@ def restore(
     if saved is not None:
         check_settings(saved.values["settings"], state.settings, allow_changes=allow_config_changes)
         state.load(saved)
-        logger.info(f"going on after {state.iteration} iterations, {state.samples_consumed:,d} samples")
+        logger.info(
+            f"going on from {saved.path}: {state.iteration:,d} iterations, {state.samples_consumed:,d} samples are done"
+        )
 
 
 def attach_metrics_file(state: TrainState, output_dir: Path, sinks: list[Any]) -> None:
@@ -311,7 +323,12 @@ def build_hooks(
     """What happens between steps, in order; the checkpoint comes last and holds what the others decided."""
     hooks = [
         poll_hook(checkpointer),
-        export_hook(plan.timeline.export_every, output_dir),
+        export_hook(
+            plan.timeline.export_every,
+            output_dir,
+            total=plan.timeline.total,
+            stop_on_error=cfg.train.on_save_error == "stop",
+        ),
         report_hook(),
         checkpoint_hook(plan.timeline.save_every, checkpointer),
     ]

@@ -6,19 +6,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from dinov2.data import make_dataset
 from dinov2.data.transforms import make_classification_eval_transform
 from dinov2.distributed import is_main_process
-from dinov2.eval.features import Rounds, plain_rounds
-from dinov2.eval.knn import knn_of_model
-from dinov2.utils.dtype import autocast
+from dinov2.eval.features import Extraction, Network, Rounds, extract_features, plain_rounds
+from dinov2.eval.knn_votes import KnnSettings, evaluate_knn
+from dinov2.eval.tokens import FeatureKind, backbone_network, evaluated
 
 from .schedules import Timeline
 from .ssl_meta_arch import SSLMetaArch
 
 logger = logging.getLogger("dinov2")
+
+NETWORKS = ("teacher", "student")
 
 
 class Tuner:
@@ -47,37 +47,43 @@ class Tuner:
         """Scores after `iteration` steps, by name such as "teacher.bacc_20"; all ranks take part.
 
         Args:
-            rounds: see `extract_features`.
+            rounds: see `Extraction`.
         """
-        model.eval()
+        backbones = {name: model.get_submodule(f"{name}.backbone") for name in NETWORKS}
+        networks = {name: self._class_tokens(name, backbone, model) for name, backbone in backbones.items()}
+        how = Extraction(
+            batch_size=self.cfg.tune.knn.batch_size,
+            num_workers=self.cfg.train.num_workers,
+            on_cpu=self.cfg.tune.knn.gather_on_cpu,
+            rounds=rounds,
+        )
+        with evaluated(*backbones.values()):
+            query, test = (
+                extract_features(networks, dataset, device=model.device, how=how)
+                for dataset in (self.query, self.test)
+            )
         scores = {}
-        for network in ("teacher", "student"):
-            evaluated = self._evaluate(model, network, rounds)
-            scores.update({f"{network}.{metric}": value for metric, value in evaluated.items()})
-        model.train()
+        for name in NETWORKS:
+            found = evaluate_knn(query[name], test[name], self._settings)
+            scores.update({f"{name}.{metric}": value for metric, value in found.items()})
         if is_main_process():
             self._write(scores, iteration)
         return scores
 
-    def _evaluate(self, model: SSLMetaArch, network: str, rounds: Rounds) -> dict[str, float]:
-        backbone = model.get_submodule(f"{network}.backbone")
-        dtype = self.cfg.compute_precision[network].backbone.mixed_precision.param_dtype
+    def _class_tokens(self, name: str, backbone: Any, model: SSLMetaArch) -> Network:
+        """Student or teacher as what computes class tokens."""
+        dtype = self.cfg.compute_precision[name].backbone.mixed_precision.param_dtype
+        return backbone_network(backbone, FeatureKind(), dtype=dtype, device=model.device)
 
-        def class_tokens(images: Tensor) -> Tensor:
-            """(B, C, H, W) -> (B, D)."""
-            with autocast(dtype, model.device):
-                return backbone(images)
-
-        with model.gathered(network, "backbone"):  # ranks may have one batch more or less than others
-            return knn_of_model(
-                class_tokens,
-                self.query,
-                self.test,
-                settings=self.cfg.tune.knn,
-                device=model.device,
-                num_workers=self.cfg.train.num_workers,
-                rounds=rounds,
-            )
+    @property
+    def _settings(self) -> KnnSettings:
+        knn = self.cfg.tune.knn
+        return KnnSettings(
+            nb_knn=list(knn.nb_knn),
+            temperature=knn.temperature,
+            n_per_class_list=list(knn.n_per_class_list),
+            n_tries=knn.n_tries,
+        )
 
     def _write(self, scores: dict[str, float], iteration: int) -> None:
         self.results_file.parent.mkdir(parents=True, exist_ok=True)

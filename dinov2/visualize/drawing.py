@@ -4,8 +4,11 @@ In an SVG every colour is a CSS variable, so that the page decides between light
 """
 
 import re
+from collections.abc import Sequence
+from html import escape
 from importlib.util import find_spec
 from io import BytesIO, StringIO
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,7 @@ INK, MUTED, GRID = "#1a1a1a", "#707070", "#e0e0e0"
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {c: f"--line-{i}" for i, c in enumerate(COLOURS)}
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
 COLUMNS = 3
+NOTE_HEIGHT = 9  # points of a row of small text
 _PANEL = (3.4, 2.5)  # inches
 _LONGEST = 40  # characters of a name
 
@@ -65,12 +69,14 @@ def require_matplotlib() -> None:
 
 
 def as_svg(plot: Plot) -> str:
-    """A figure as an `<svg>` element to stand in a page beside others, with a title and a description."""
+    """A figure as an `<svg>` element to stand in a page beside others; "words-{name}" there describes it."""
     stream = StringIO()
     _save(plot, stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = stream.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{plot.name}-", svg)
+    named = f' role="img" aria-label="{escape(plot.title)}" aria-describedby="words-{plot.name}">'
+    svg = svg.replace(">", named, 1)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg
@@ -100,34 +106,41 @@ def draw(plot: Plot) -> "Figure":
     rows = -(-count // columns)
     figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    rows_of_names = max([_draw_panel(axis, panel) for axis, panel in zip(axes, plot.panels)])
     for axis, panel in zip(axes, plot.panels):
-        _draw_panel(axis, panel)
+        axis.set_title(_short(panel.title), pad=6 + NOTE_HEIGHT * rows_of_names)
     for axis in axes[count:]:
         axis.remove()
+    _name_lines(axes, plot)
     _name_runs(figure, plot)
     return figure
 
 
-def _draw_panel(axis: "Axes", panel: Panel) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
+def _draw_panel(axis: "Axes", panel: Panel) -> int:
+    """Draw all but the title; returns how many rows of names stand above the panel."""
     for curve in panel.curves:
         _draw_curve(axis, curve)
     for limit in panel.limits:
         axis.axhline(limit.value, color=MUTED, linewidth=0.9, linestyle=DASHES[1])
-        axis.annotate(limit.label, (1, limit.value), **_note("right"), xycoords=axis.get_yaxis_transform())
-    if panel.log:
-        axis.set_yscale("log")
+        axis.annotate(limit.label, (1, limit.value), **_note("right", 2), xycoords=axis.get_yaxis_transform())
+    _set_ticks(axis, log=panel.log)
     if panel.from_zero:
         axis.set_ylim(bottom=0)
-    for mark in panel.marks:
-        _draw_mark(axis, mark)
-    axis.set_title(_short(panel.title))
     axis.set_ylabel(_short(panel.unit))
     axis.set_xlabel("iteration")
-    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return _draw_marks(axis, panel.marks)
+
+
+def _set_ticks(axis: "Axes", *, log: bool) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-    _name_lines(axis, panel)
+    if log:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_curve(axis: "Axes", curve: Curve) -> None:
@@ -140,40 +153,52 @@ def _draw_curve(axis: "Axes", curve: Curve) -> None:
         axis.fill_between(band.x, band.low, band.high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _draw_mark(axis: "Axes", mark: Mark) -> None:
-    """A dotted line with its name along it, or a star with its value beside it."""
-    colour = MUTED if mark.colour is None else _colour(mark.colour)
-    axis.axvline(mark.iteration, color=colour, linewidth=0.9, linestyle=DASHES[2])
-    if mark.value is not None:
-        axis.plot(mark.iteration, mark.value, "*", color=INK if mark.colour is None else colour, markersize=9, zorder=3)
-    note = _note("right" if _is_right(axis, mark.iteration) else "left")
-    top = axis.get_xaxis_transform()
-    axis.annotate(mark.label, (mark.iteration, 1), **note, xycoords=top)
-
-
-def _note(side: str) -> dict[str, Any]:
-    """How a small text stands beside a point."""
-    offset = {"left": 3, "right": -3}[side]
-    return {"xytext": (offset, 2), "textcoords": "offset points", "ha": side, "fontsize": 7, "color": MUTED}
-
-
-def _is_right(axis: "Axes", x: float) -> bool:
+def _draw_marks(axis: "Axes", marks: Sequence[Mark]) -> int:
+    """Dotted lines and stars, with their names in rows above the panel; returns how many rows."""
     left, right = axis.get_xlim()
-    return x > (left + right) / 2
+    rows: list[float] = []  # where the last name of each row begins
+    for mark in sorted(_merged(marks), key=attrgetter("iteration")):
+        colour = MUTED if mark.colour is None else _colour(mark.colour)
+        axis.axvline(mark.iteration, color=colour, linewidth=0.9, linestyle=DASHES[2])
+        if mark.value is not None:
+            star = INK if mark.colour is None else colour
+            axis.plot(mark.iteration, mark.value, "*", color=star, markersize=9, zorder=3)
+        is_right = mark.iteration > (left + right) / 2
+        row = next((row for row, x in enumerate(rows) if mark.iteration - x > (right - left) / 2), len(rows))
+        rows[row : row + 1] = [mark.iteration]
+        note = _note("right" if is_right else "left", 2 + NOTE_HEIGHT * row) | {"color": colour}
+        axis.annotate(mark.label, (mark.iteration, 1), **note, xycoords=axis.get_xaxis_transform())
+    return len(rows)
 
 
-def _name_lines(axis: "Axes", panel: Panel) -> None:
-    """A legend of the lines, where there are several of a run."""
+def _merged(marks: Sequence[Mark]) -> list[Mark]:
+    """Marks of the same moment and colour as one, with all their names."""
+    merged: dict[tuple[float, int | None, float | None], list[str]] = {}
+    for mark in marks:
+        merged.setdefault((mark.iteration, mark.colour, mark.value), []).append(mark.label)
+    return [Mark(x, ", ".join(labels), colour, value) for (x, colour, value), labels in merged.items()]
+
+
+def _note(side: str, height: float) -> dict[str, Any]:
+    """How a small text stands beside a point, `height` points above it."""
+    offset = {"left": 3, "right": -3}[side]
+    return {"xytext": (offset, height), "textcoords": "offset points", "ha": side, "fontsize": 7, "color": MUTED}
+
+
+def _name_lines(axes: Sequence["Axes"], plot: Plot) -> None:
+    """A legend in the first of the panels that have the same lines, where there are several of a run."""
     from matplotlib.lines import Line2D
 
-    looks = {curve.label: curve for curve in panel.curves}
-    if len(looks) < 2:
-        return
-    handles = [
-        Line2D([], [], color=INK if curve.run else _colour(curve.colour), linestyle=DASHES[curve.style % len(DASHES)])
-        for curve in looks.values()
-    ]
-    axis.legend(handles, map(_short, looks))
+    named = set()
+    for axis, panel in zip(axes, plot.panels):
+        looks = {curve.label: curve for curve in panel.curves}
+        if len(looks) < 2 or tuple(looks) in named:
+            continue
+        named.add(tuple(looks))
+        colours = [INK if curve.run else _colour(curve.colour) for curve in looks.values()]
+        styles = [DASHES[curve.style % len(DASHES)] for curve in looks.values()]
+        handles = [Line2D([], [], color=colour, linestyle=style) for colour, style in zip(colours, styles)]
+        axis.legend(handles, map(_short, looks))
 
 
 def _name_runs(figure: "Figure", plot: Plot) -> None:

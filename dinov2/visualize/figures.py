@@ -1,35 +1,19 @@
 """The figures of a report, made from whatever the runs have logged.
 
-Every logged figure is in one of them: what no panel is planned for is drawn in the last.
+Every logged name is in one of them: what no panel is planned for is drawn in the last.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from .plots import Limit, Line, Mark, Panel, Plot, make_curves
+from .collapse_figure import collapse_plot
+from .plans import WINDOW, PanelPlan, logged_names, make_panels
+from .plots import Limit, Line, Plot
 from .run_folder import Run
 from .score_figure import score_plot
 
-_WINDOW = "Medians of 20 iterations, reported every 10."
-_UNDRAWN = frozenset({"current_batch_size"})  # constant
+_UNDRAWN = frozenset({"current_batch_size", "nonfinite_steps"})  # constant; drawn among the gradients if not 0
 _GRADIENTS = "grad_norm_"
-
-
-@dataclass(frozen=True)
-class PanelPlan:
-    """A panel that is drawn where one of its names is logged.
-
-    Attributes:
-        moments: (duration of the timeline, label) of what ends during the training.
-    """
-
-    title: str
-    unit: str
-    lines: tuple[Line, ...]
-    scale: float = 1.0
-    from_zero: bool = False
-    moments: tuple[tuple[str, str], ...] = ()
-
+_PARTS = {"dino_head": "DINO head", "ibot_head": "iBOT head"}
 
 LOSSES = (
     PanelPlan("sum of the parts", "loss", (Line("total_loss"),)),
@@ -43,9 +27,9 @@ SCHEDULES = (
     PanelPlan(
         "learning rate",
         "learning rate",
-        (Line("lr", "all other layers"), Line("last_layer_lr", "last layer of the heads", 1)),
-        moments=(("warmup", "warm-up ends"), ("freeze_last_layer", "last layer thaws")),
+        (Line("lr", "others"), Line("last_layer_lr", "last layer", 1)),
         from_zero=True,
+        moments=(("warmup", "warm-up ends"), ("freeze_last_layer", "last layer thaws")),
     ),
     PanelPlan("weight decay", "weight decay", (Line("wd"),)),
     PanelPlan("momentum of the teacher", "momentum", (Line("mom"),)),
@@ -72,83 +56,54 @@ def make_plots(runs: Sequence[Run]) -> list[Plot]:
         Plot(
             "losses",
             "Losses",
-            f"{_WINDOW} As in DINOv2, KoLeo carries its weight, and KoLeo and iBOT are shown at half of what enters the "
+            f"{WINDOW} As in DINOv2, KoLeo carries its weight, and KoLeo and iBOT are shown at half of what enters the "
             "optimised objective.",
-            _panels(runs, LOSSES),
+            make_panels(runs, LOSSES),
         ),
+        collapse_plot(runs),
+        _gradient_plot(runs),
         Plot(
             "schedules",
             "Schedules",
-            f"{_WINDOW} The medians trail the schedules by ten iterations. Dotted: ends of what the timeline plans.",
-            _panels(runs, SCHEDULES),
+            f"{WINDOW} The medians trail the schedules by ten iterations. Dotted: ends of what the timeline plans.",
+            make_panels(runs, SCHEDULES),
         ),
         Plot(
             "throughput",
             "Throughput",
             "Means of 20 iterations, reported every 10, without evaluations and checkpoints.",
-            _panels(runs, THROUGHPUT),
+            make_panels(runs, THROUGHPUT),
         ),
-        _gradient_plot(runs),
-        _other_plot(runs),
     ]
+    plots.append(_other_plot(runs, plots))
     return [plot for plot in plots if plot.panels]
 
 
-def _panels(runs: Sequence[Run], plans: Iterable[PanelPlan]) -> list[Panel]:
-    panels = [
-        Panel(
-            plan.title,
-            plan.unit,
-            make_curves(runs, plan.lines, scale=plan.scale),
-            marks=_ends(runs, plan.moments),
-            from_zero=plan.from_zero,
-        )
-        for plan in plans
-    ]
-    return [panel for panel in panels if panel.curves]
-
-
-def _ends(runs: Sequence[Run], moments: Sequence[tuple[str, str]]) -> list[Mark]:
-    """When durations end, of those that have; in the colours of the runs where they differ."""
-    marks = []
-    for duration, label in moments:
-        ends = [run.timeline.get(duration, 0) for run in runs]
-        over = {number: end for number, end in enumerate(ends) if 0 < end < runs[number].steps}
-        if len(set(ends)) == 1 and over:
-            marks.append(Mark(ends[0], label))
-        else:
-            marks += [Mark(end, label, colour=number) for number, end in over.items()]
-    return marks
-
-
 def _gradient_plot(runs: Sequence[Run]) -> Plot:
-    names = [name for name in _logged(runs) if name.startswith(_GRADIENTS)]
-    limits = sorted({float(limit) for run in runs if _is_number(limit := run.settings.values.get("optim.clip_grad"))})
-    panels = [
-        Panel(
-            name.removeprefix(_GRADIENTS).replace("_", " "),
+    """Gradient norms, and what float16 and steps that were left out do to gradients."""
+    thresholds = [run.settings.values.get("optim.clip_grad") for run in runs]
+    above_zero = {float(value) for value in thresholds if isinstance(value, int | float) and value > 0}
+    limits = tuple(Limit(value, "clipped above") for value in sorted(above_zero))
+    plans = [
+        PanelPlan(
+            _PARTS.get(part := name.removeprefix(_GRADIENTS), part),
             "gradient norm",
-            make_curves(runs, [Line(name)]),
-            limits=[Limit(limit, "clipped above") for limit in limits],
+            (Line(name),),
             log=True,
+            limits=limits,
         )
-        for name in names
+        for name in logged_names(runs)
+        if name.startswith(_GRADIENTS)
     ]
-    caption = f"Norms of the student's parts before clipping. {_WINDOW}"
-    return Plot("gradients", "Gradients", caption, panels)
+    plans.append(PanelPlan("loss scale of float16", "scale", (Line("loss_scale"),), log=True))
+    if any(run.metrics.last("nonfinite_steps") for run in runs):
+        plans.append(PanelPlan("steps left out so far", "steps", (Line("nonfinite_steps"),), from_zero=True))
+    caption = f"Norms of the student's parts before clipping. {WINDOW}"
+    return Plot("gradients", "Gradients", caption, make_panels(runs, plans))
 
 
-def _other_plot(runs: Sequence[Run]) -> Plot:
-    planned = {line.name for plan in (*LOSSES, *SCHEDULES, *THROUGHPUT) for line in plan.lines} | _UNDRAWN
-    names = [name for name in _logged(runs) if name not in planned and not name.startswith(_GRADIENTS)]
-    panels = [Panel(name.replace("_", " "), "", make_curves(runs, [Line(name)])) for name in names]
-    return Plot("others", "Other figures", f"Whatever else was logged. {_WINDOW}", panels)
-
-
-def _logged(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in run.metrics.values))
-
-
-def _is_number(value: object) -> bool:
-    """Whether a setting is a limit; 0 stands for none."""
-    return isinstance(value, int | float) and value > 0
+def _other_plot(runs: Sequence[Run], plots: Sequence[Plot]) -> Plot:
+    drawn = {curve.name for plot in plots for curve in plot.curves}
+    names = [name for name in logged_names(runs) if name not in drawn | _UNDRAWN]
+    plans = [PanelPlan(name.replace("_", " "), "", (Line(name),)) for name in names]
+    return Plot("others", "Other figures", f"Whatever else was logged. {WINDOW}", make_panels(runs, plans))

@@ -18,12 +18,14 @@ class Curve:
     """A line in a panel.
 
     Attributes:
+        name: what is drawn, as it was logged.
         nonfinite: reports that have no finite value, where the line is broken.
         colour, style: numbers of a colour and of a way to draw a line.
         label: what the line is, beside others in the panel; empty where it is alone.
         run: whose it is; empty where there is one run.
     """
 
+    name: str
     band: Band
     nonfinite: int
     colour: int
@@ -105,6 +107,7 @@ def make_curves(
     several = len(runs) > 1
     return [
         Curve(
+            line.name,
             *_band(source(run), line.name, scale),
             colour=number if several else line.style,
             style=line.style,

@@ -27,7 +27,7 @@ class Run:
         label: the shortest end of the path that no other run of the report has.
         metrics, scores: of training_metrics.json, by iteration from 0, and of tune.jsonl, by steps taken.
         timeline: durations in iterations, see `train.schedules.Timeline`; empty where the file is missing.
-        nonfinite: (file name, its content) of every step that gave no finite number.
+        nonfinite: files about steps that gave no finite number, ascending.
         checkpoints: steps, ascending.
         exports: teacher files, the newest last.
         changed: when something was last written, in seconds since 1970.
@@ -40,7 +40,7 @@ class Run:
     timeline: dict[str, int]
     settings: Settings
     bad_tiles: list[Row]
-    nonfinite: list[tuple[str, Row]]
+    nonfinite: list[Path]
     checkpoints: list[int]
     exports: list[Path]
     changed: float
@@ -91,7 +91,7 @@ def _read_run(folder: Path, label: str) -> Run:
         timeline=_read_timeline(folder / TIMELINE),
         settings=settings,
         bad_tiles=[row for row in bad_tiles if row is not None],
-        nonfinite=[(path.name, _read_object(path)) for path in sorted(folder.glob(NONFINITE))],
+        nonfinite=sorted(folder.glob(NONFINITE)),
         checkpoints=steps_on_disk(folder / "checkpoints"),
         exports=sorted(folder.glob(EXPORTS), key=_time),
         changed=max(map(_time, _written_files(folder)), default=0.0),
@@ -125,7 +125,7 @@ def _label(folder: Path, folders: Sequence[Path]) -> str:
     return str(folder)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """A JSON object; empty if the file is missing or is none, as where its writer was killed."""
     try:
         found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
@@ -135,7 +135,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _read_timeline(path: Path) -> dict[str, int]:
-    return {name: value for name, value in _read_object(path).items() if isinstance(value, int)}
+    return {name: value for name, value in read_object(path).items() if isinstance(value, int)}
 
 
 def _written_files(folder: Path) -> list[Path]:

@@ -25,13 +25,13 @@ def lines(path: Path) -> list[dict]:
 def test_every_bad_tile_is_listed_once(tmp_path, caplog):
     path = tmp_path / "results" / "bad_tiles.jsonl"
     quarantine = Quarantine(path, num_tiles=1000, max_share=0.05)
-    quarantine.share()
+    quarantine.share(quarantine.pending)
     assert not path.exists()
     with caplog.at_level(logging.WARNING, "dinov2"):
         quarantine.note([bad(5), bad(3)])
-        quarantine.share()
+        quarantine.share(quarantine.pending)
         quarantine.note([bad(5)])
-        quarantine.share()
+        quarantine.share(quarantine.pending)
     assert [line["tile"] for line in lines(path)] == [3, 5]
     assert lines(path)[0] == {
         "tile": 3,
@@ -51,7 +51,7 @@ def test_the_log_is_not_flooded(tmp_path, caplog):
     quarantine = Quarantine(tmp_path / "bad.jsonl", num_tiles=1000, max_share=1)
     quarantine.note([bad(i) for i in range(SHOWN + 10)])
     with caplog.at_level(logging.WARNING, "dinov2"):
-        quarantine.share()
+        quarantine.share(quarantine.pending)
     assert len(caplog.messages) == SHOWN and "listed in" in caplog.messages[-1]
     assert len(lines(tmp_path / "bad.jsonl")) == SHOWN + 10
 
@@ -61,12 +61,12 @@ def test_past_the_limit_the_run_stops(tmp_path, max_share, allowed):
     quarantine = Quarantine(tmp_path / "bad.jsonl", num_tiles=1000, max_share=max_share)
     for tile in range(allowed):
         quarantine.note([bad(tile)])
-        quarantine.share()
+        quarantine.share(quarantine.pending)
     quarantine.note([bad(allowed)])
     with pytest.raises(
         TooManyBadTilesError, match=rf"t{allowed}\.jpg.*Bad tiles: {allowed + 1}, allowed .*: {allowed}\."
     ):
-        quarantine.share()
+        quarantine.share(quarantine.pending)
     assert len(lines(tmp_path / "bad.jsonl")) == allowed + 1
 
 
@@ -76,7 +76,7 @@ def test_a_resumed_run_goes_on_with_the_report(tmp_path):
     quarantine = Quarantine(path, num_tiles=10, max_share=0.3)
     assert quarantine.count == 2
     quarantine.note([bad(3), bad(4)])
-    quarantine.share()
+    quarantine.share(quarantine.pending)
     assert [line["tile"] for line in lines(path)] == [3, 8, 4]
     path.write_text("no json\n")
     with pytest.raises(UserError, match="damaged"):
@@ -86,12 +86,12 @@ def test_a_resumed_run_goes_on_with_the_report(tmp_path):
 def _share_on_ranks(path: Path) -> tuple[int, str]:
     rank = distributed.get_global_rank()
     quarantine = Quarantine(path, num_tiles=1000, max_share=0.002)
-    quarantine.share()
+    quarantine.share(0)
     quarantine.note([bad(10 + rank)] if rank else [])
-    quarantine.share()
+    quarantine.share(2)
     quarantine.note([bad(0)] if rank == 0 else [])
     try:
-        quarantine.share()
+        quarantine.share(1)
     except TooManyBadTilesError as error:
         return quarantine.count, str(error)
     return quarantine.count, ""

@@ -9,7 +9,7 @@ from sklearn import metrics as sklearn_metrics
 from torch.utils.data import TensorDataset
 
 from dinov2.eval.features import Features, extract_features
-from dinov2.eval.knn import evaluate_knn, few_shot, knn_vote
+from dinov2.eval.knn_votes import KnnSettings, evaluate_knn, few_shot, knn_vote
 from dinov2.eval.metrics import classification_metrics
 
 

@@ -1,7 +1,8 @@
 """What trainings in these tests have in common."""
 
+import fvcore.nn  # noqa: F401  # here, so that no forked process takes the time to import it
 import pytest
-import sklearn.metrics  # noqa: F401  # here, so that no evaluation in a forked process takes the time to import it
+import sklearn.metrics  # noqa: F401  # likewise
 
 from dinov2.models import vision_transformer
 

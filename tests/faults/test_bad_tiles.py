@@ -117,7 +117,7 @@ def test_an_epoch_over_damaged_tiles_names_exactly_those(damaged_set, tmp_path, 
     used = []
     for batch in islice(build_loader(cfg, dataset, start=0, device=torch.device("cpu")), TILES // BATCH):
         quarantine.note(batch["bad_tiles"])
-        quarantine.share()
+        quarantine.share(quarantine.pending)
         used += batch["tiles"].tolist()
     report = [json.loads(line) for line in quarantine.path.read_text().splitlines()]
     assert sorted(line["tile"] for line in report) == bad
@@ -149,7 +149,7 @@ def test_past_the_limit_the_run_stops_with_a_summary(damaged_set, tmp_path, poli
     with pytest.raises(TooManyBadTilesError, match=rf"max_bad_share: {allowed}\. .*verify_dataset\.py"):
         for batch in islice(build_loader(cfg, dataset, start=0, device=torch.device("cpu")), TILES // BATCH):
             quarantine.note(batch["bad_tiles"])
-            quarantine.share()
+            quarantine.share(quarantine.pending)
     assert quarantine.count > allowed
 
 

@@ -81,19 +81,27 @@ def fail() -> None:
     raise RuntimeError("a fault of this test")
 
 
+# How the two ranks end; None: not by itself.
+KILLED = [ExitCode.LOST_RANK, -signal.SIGKILL]
+FAILED = [ExitCode.LOST_RANK, ExitCode.FAILED]
+STOPPED = [ExitCode.HUNG, None]
+
+
 @pytest.mark.parametrize(
     ("place", "fault", "codes"),
     [
-        ("forward", be_killed, [ExitCode.LOST_RANK, -signal.SIGKILL]),
-        ("save", be_killed, [ExitCode.LOST_RANK, -signal.SIGKILL]),
-        ("evaluation", be_killed, [ExitCode.LOST_RANK, -signal.SIGKILL]),
-        ("backward", fail, [ExitCode.LOST_RANK, ExitCode.FAILED]),
-        ("data wait", fail, [ExitCode.LOST_RANK, ExitCode.FAILED]),
-        ("export", fail, [ExitCode.LOST_RANK, ExitCode.FAILED]),
-        ("data wait", be_stopped, [ExitCode.HUNG, None]),
-        ("backward", be_stopped, [ExitCode.HUNG, None]),
-        ("evaluation", be_stopped, [ExitCode.HUNG, None]),
-        ("export", be_stopped, [ExitCode.HUNG, None]),
+        ("forward", be_killed, KILLED),
+        ("save", be_killed, KILLED),
+        ("data wait", fail, FAILED),
+        ("evaluation", fail, FAILED),
+        ("backward", be_stopped, STOPPED),
+        ("data wait", be_stopped, STOPPED),
+        # 25 s
+        pytest.param("evaluation", be_killed, KILLED, marks=pytest.mark.slow),
+        pytest.param("backward", fail, FAILED, marks=pytest.mark.slow),
+        pytest.param("export", fail, FAILED, marks=pytest.mark.slow),
+        pytest.param("evaluation", be_stopped, STOPPED, marks=pytest.mark.slow),
+        pytest.param("export", be_stopped, STOPPED, marks=pytest.mark.slow),
     ],
 )
 def test_the_other_rank_leaves(place, fault, codes, image_folder, tmp_path, monkeypatch):
@@ -144,7 +152,6 @@ def test_a_worker_that_is_killed(image_folder, tmp_path):
         wait_until(lambda: not any(map(is_running, workers)), 10)
     log = (tmp_path / "rank0.txt").read_text()
     assert "error: a process that reads tiles has ended by itself" in log
-    assert "is killed by signal: Killed" in log
     assert "train.num_workers" in log
     assert "Traceback" not in log
 

@@ -1,5 +1,6 @@
 """Signals to stop, at every place of a training, to one rank and to all: no finished step is lost."""
 
+import itertools
 import os
 import signal
 import time
@@ -98,17 +99,19 @@ def assert_saved(output: Path, logs: Path, ranks: int) -> None:
     assert f"saved after {steps} iterations" in (logs / "rank0.txt").read_text()
 
 
-@pytest.mark.parametrize("place", PLACES)
+COMBINATIONS = list(itertools.product((signal.SIGTERM, signal.SIGUSR2), ("one rank", "all ranks"), PLACES))
+# One of these for every place, and some more; all others take 50 s.
+QUICK = [
+    *((signal.SIGTERM, "one rank", place) for place in PLACES),
+    *((signal.SIGUSR2, "all ranks", place) for place in ("data wait", "save", "evaluation")),
+]
+
+
 @pytest.mark.parametrize(
-    ("number", "to"),
-    [
-        (signal.SIGTERM, "one rank"),
-        (signal.SIGUSR2, "all ranks"),
-        pytest.param(signal.SIGUSR2, "one rank", marks=pytest.mark.slow),  # 20 s
-        pytest.param(signal.SIGTERM, "all ranks", marks=pytest.mark.slow),  # 20 s
-    ],
+    ("number", "to", "place"),
+    [pytest.param(*which, marks=() if which in QUICK else pytest.mark.slow) for which in COMBINATIONS],
 )
-def test_no_finished_step_is_lost(place, number, to, image_folder, tmp_path):
+def test_no_finished_step_is_lost(number, to, place, image_folder, tmp_path):
     output, logs = tmp_path / "run", tmp_path / "logs"
     prepare = signal_at(place, [number], [1] if to == "one rank" else [0, 1], output)
     with forked(run_training, training(image_folder, output), prepare, ranks=2, logs=logs) as processes:

@@ -21,7 +21,7 @@ from dinov2.distributed import get_global_rank
 from dinov2.errors import UserError
 from dinov2.fsdp import local_parameters
 from dinov2.train.hooks import export_teacher
-from dinov2.train.optimization import average_over_ranks
+from dinov2.train.agreement import agree
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 
 STRATEGIES = ["NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD"]
@@ -125,7 +125,7 @@ def losses_of_batches(cfg: Any) -> np.ndarray:
     fill(model.student, "rounded")
     model.prepare_for_distributed_training()
     outputs = [model.forward_backward(batches_of_rank(number)[0], 0.05) for number in range(8)]
-    return np.array([list(average_over_ranks(output, {}).values())[1:4] for output in outputs])
+    return np.array([list(agree(output, {}).means.values()) for output in outputs])
 
 
 def test_low_precision_is_as_close_to_float32_as_autocast():

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dinov2.data.transforms import make_classification_eval_transform
 from dinov2.eval.features import Features
-from dinov2.eval.knn import knn_vote
+from dinov2.eval.knn_votes import knn_vote
 from dinov2.layers import DINOHead
 from dinov2.models.vision_transformer import vit_small
 from dinov2.utils.param_groups import get_params_groups_with_decay

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from steps import build, take_steps, tiny_config
+from steps import build, guard_of, take_steps, tiny_config
 
 from dinov2.errors import UserError
 from dinov2.logging import MetricLogger
@@ -18,7 +18,7 @@ def make_state(cfg) -> TrainState:
     model = build(cfg)
     stopping = EarlyStopping(tracking="auc_20", sign=1.0, patience=None, minimum=0)
     optimizer = build_optimizer(cfg, model.get_params_groups())
-    return TrainState(model, optimizer, MetricLogger(), stopping, settings={"train.seed": 0})
+    return TrainState(model, optimizer, MetricLogger(), stopping, guard_of(cfg), settings={"train.seed": 0})
 
 
 def saved_by(state: TrainState, folder) -> SavedCheckpoint:

@@ -11,6 +11,7 @@ from runs import metrics_of, train
 from steps import batches_of_rank, build, state_of, take_steps, tiny_config
 from torch.distributed.tensor import DTensor
 
+from dinov2.train.outputs import StepOutput
 from dinov2.train.step import accumulate_gradients, micro_batches
 
 
@@ -23,7 +24,7 @@ def test_gradient_is_the_mean_of_those_of_the_micro_batches(centering):
     cfg = tiny_config(train={"centering": centering})
     batches = batches_of_rank(0, parts=3, masked=lambda image: image + 1)
     together, apart = build(cfg), build(cfg)
-    output = accumulate_gradients(together, batches, 0.05)
+    output = StepOutput.mean(accumulate_gradients(together, batches, 0.05))
     outputs, gradients = [], []
     for batch in batches:
         apart.zero_grad()

@@ -13,7 +13,7 @@ from runs import SMALL, arguments, metrics_of, train
 from dinov2.errors import UserError
 from dinov2.train import train as train_module
 from dinov2.train.checkpoint import SavedCheckpoint
-from dinov2.train.optimization import NonFiniteError
+from dinov2.train.guards import NonFiniteError
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.train.train import get_args_parser, main
 
@@ -88,10 +88,10 @@ def test_resume_is_exact(image_folder, tmp_path, monkeypatch, centering):
 
     step = train_module.train_step
 
-    def crash_in_fourth_step(cfg, state, batch, values):
+    def crash_in_fourth_step(cfg, state, *args, **kwargs):
         if state.iteration == 3:
             raise KeyboardInterrupt
-        return step(cfg, state, batch, values)
+        return step(cfg, state, *args, **kwargs)
 
     monkeypatch.setattr(train_module, "train_step", crash_in_fourth_step)
     with pytest.raises(KeyboardInterrupt):

@@ -9,7 +9,7 @@ import numpy as np
 
 from dinov2.data.file_reader import FileReader, RowReader
 from dinov2.data.groups import Groups, cohort_groups
-from dinov2.data.tar_index import check_tars, crc_name, entries_name, load_crc32, load_entries
+from dinov2.data.tar_index import check_tars, crc_name, entries_name, load_crc32, load_entries, load_groups
 from dinov2.data.tar_index.headers import BLOCK
 from dinov2.data.tar_index.tile_check import stored_name
 from dinov2.errors import UserError
@@ -104,8 +104,6 @@ class TarTileDataset(TileDataset):
         """
         if kind == "cohort" and len(self.entries[0]) > COHORT:
             return cohort_groups(self.entries, {number: reader.path.stem for number, reader in self.readers.items()})
-        from dinov2.data.tar_index import load_groups
-
         groups = load_groups(self.extra, self.name, suffix=self.subset) if kind == "slide" else None
         if groups is None:
             made = "scripts/group_entries.py" if kind == "slide" else "scripts/concat_entries.py, which joins cohorts"

@@ -6,8 +6,17 @@ surface.
 
 from dinov2.data.tar_index.concat import COHORTS, JOINED, ConcatReport, ConcatRequest, concat_entries, joined_cohorts
 from dinov2.data.tar_index.crc import crc_name, load_crc32
-from dinov2.data.tar_index.errors import ArchiveError, LabelError, SelectionError, SideFileError, StaleIndexError
+from dinov2.data.tar_index.errors import (
+    ArchiveError,
+    GroupError,
+    LabelError,
+    SelectionError,
+    SideFileError,
+    StaleIndexError,
+)
 from dinov2.data.tar_index.fingerprint import check_entries, check_fingerprint, check_tars, entries_name, fingerprint
+from dinov2.data.tar_index.group_files import GroupFiles, load_groups
+from dinov2.data.tar_index.groups import GROUP_COLUMNS, GroupReport, GroupRequest, group_entries
 from dinov2.data.tar_index.infer import IndexReport, IndexRequest, infer_entries
 from dinov2.data.tar_index.labels import LabelColumns
 from dinov2.data.tar_index.name_files import load_class_ids, load_names
@@ -17,10 +26,15 @@ from dinov2.data.tar_index.verify import VerifyReport, VerifyRequest, verify_dat
 
 __all__ = [
     "COHORTS",
+    "GROUP_COLUMNS",
     "JOINED",
     "ArchiveError",
     "ConcatReport",
     "ConcatRequest",
+    "GroupError",
+    "GroupFiles",
+    "GroupReport",
+    "GroupRequest",
     "IndexReport",
     "IndexRequest",
     "LabelColumns",
@@ -38,11 +52,13 @@ __all__ = [
     "crc_name",
     "entries_name",
     "fingerprint",
+    "group_entries",
     "infer_entries",
     "joined_cohorts",
     "load_class_ids",
     "load_crc32",
     "load_entries",
+    "load_groups",
     "load_names",
     "load_vector",
     "prepare_dataset",

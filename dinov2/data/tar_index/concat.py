@@ -10,9 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from dinov2.data.groups import Groups
 from dinov2.data.tar_index.class_ids import CLASS_IDS, settle_class_ids
 from dinov2.data.tar_index.crc import crc_name, drop_stale_crc, load_crc32
-from dinov2.data.tar_index.errors import LabelError, SelectionError, SideFileError, show_name, show_names
+from dinov2.data.tar_index.errors import (
+    LabelError,
+    SelectionError,
+    SideFileError,
+    StaleIndexError,
+    show_name,
+    show_names,
+)
 from dinov2.data.tar_index.fingerprint import (
     SideFileRecord,
     TarRecord,
@@ -20,6 +28,7 @@ from dinov2.data.tar_index.fingerprint import (
     current_record,
     entries_name,
 )
+from dinov2.data.tar_index.group_files import RUN_COLUMNS, GroupFiles, load_groups, write_names
 from dinov2.data.tar_index.infer import check_file_part
 from dinov2.data.tar_index.labels import ClassTable
 from dinov2.data.tar_index.name_files import load_class_ids, load_names
@@ -67,7 +76,7 @@ class ConcatReport:
 
 
 def concat_entries(request: ConcatRequest) -> ConcatReport:
-    """Write the joined entries, `cohort_indices.npy` and, if every cohort has them, the CRC-32 values.
+    """Write the joined entries, `cohort_indices.npy` and, if every cohort has them, CRC-32 values and groups.
 
     Raises:
         SelectionError, SideFileError, LabelError: the inputs are not what they should be; nothing was written.
@@ -86,10 +95,11 @@ def concat_entries(request: ConcatRequest) -> ConcatReport:
         rows.close()
         write_name_dict(staging.open(COHORTS), names)
         has_crc = _join_crc(request, staging, cohorts)
+        groups = _join_groups(request, staging, report)
         if classes is not None:
             write_object_array(staging.open(CLASS_IDS), classes, shape=(len(classes), 2))
         tars = [_tar_record(records[cohort], cohort, index_of[cohort]) for cohort in cohorts]
-        _commit(request, staging=staging, tars=tars, labelled=classes is not None, has_crc=has_crc)
+        _commit(request, staging=staging, tars=tars, labelled=classes is not None, has_crc=has_crc, groups=groups)
     report.warnings += drop_stale_crc(request.output_root, JOINED, suffix=request.suffix)
     return report
 
@@ -240,12 +250,46 @@ def _join_crc(request: ConcatRequest, staging: Staging, cohorts: list[str]) -> b
     return True
 
 
+def _join_groups(request: ConcatRequest, staging: Staging, report: ConcatReport) -> GroupFiles | None:
+    """Join the groups too, if every cohort with tiles has some; a group is called "cohort/name" then."""
+    parts: dict[str, Groups] = {}
+    without: list[str] = []
+    for cohort in (cohort for cohort, rows in report.rows.items() if rows):
+        try:
+            groups = load_groups(request.root, cohort, suffix=request.suffix)
+        except StaleIndexError as error:
+            groups = None
+            report.warnings.append(str(error))
+        if groups is None:
+            without.append(cohort)
+        else:
+            parts[cohort] = groups
+    if parts and without:
+        report.warnings.append(f"groups are not joined, since {show_names(without)} have none of these entries")
+    if without or not parts:
+        return None
+    joined, files = Groups.concatenate(list(parts.values()), prefixes=list(parts)), GroupFiles(JOINED, request.suffix)
+    writer = ArrayWriter(staging.open(files.runs), columns=RUN_COLUMNS)
+    writer.append(joined.runs)
+    writer.close()
+    write_names(staging.open(files.names), joined.names)
+    return files
+
+
 def _tar_record(record: SideFileRecord | None, cohort: str, index: int) -> TarRecord:
     made_for = record.tars[0] if record is not None else TarRecord(None, 0)
     return TarRecord(made_for.fingerprint, made_for.members, cohort, index)
 
 
-def _commit(request: ConcatRequest, *, staging: Staging, tars: list[TarRecord], labelled: bool, has_crc: bool) -> None:
+def _commit(
+    request: ConcatRequest,
+    *,
+    staging: Staging,
+    tars: list[TarRecord],
+    labelled: bool,
+    has_crc: bool,
+    groups: GroupFiles | None,
+) -> None:
     """Put the files in place, each with its record."""
 
     def records(staged: Staging) -> dict[str, SideFileRecord]:
@@ -255,6 +299,8 @@ def _commit(request: ConcatRequest, *, staging: Staging, tars: list[TarRecord], 
         if has_crc:
             crc = crc_name(JOINED, request.suffix)
             made[crc] = SideFileRecord(staged.fingerprint(crc), tars, {request.entries: entries})
+        if groups is not None:
+            made |= groups.records(staged, entries=entries, tars=tars)
         return made
 
     staging.commit(JOINED, make_records=records)

@@ -1,7 +1,7 @@
-"""Which group each row of the entries belongs to: `{name}_groups[_{suffix}].npy` and `{name}_group_names[_{suffix}].json`.
+"""Which group each row of the entries belongs to, in two files beside them.
 
-The first file has runs of consecutive rows, (R, 3) uint64: group number, first row, number of rows. The second is a
-list of the groups' names by number.
+`{name}_groups[_{suffix}].npy` has runs of consecutive rows, (R, 3) uint64: group number, first row, number of rows.
+`{name}_group_names[_{suffix}].json` is a list of the groups' names by number.
 """
 
 import json
@@ -21,7 +21,7 @@ from dinov2.data.tar_index.fingerprint import (
     read_records,
     side_name,
 )
-from dinov2.data.tar_index.numpy_files import load_table
+from dinov2.data.tar_index.numpy_files import load_entries, load_table
 from dinov2.data.tar_index.staging import Staging
 
 RUN_COLUMNS = 3
@@ -49,9 +49,7 @@ class GroupFiles:
         """File name of the names, for example pretrain_group_names_train.json."""
         return self._file("group_names") + ".json"
 
-    def records(
-        self, staged: Staging, *, entries: Fingerprint, tars: Sequence[TarRecord]
-    ) -> dict[str, SideFileRecord]:
+    def records(self, staged: Staging, *, entries: Fingerprint, tars: Sequence[TarRecord]) -> dict[str, SideFileRecord]:
         """What to record about the staged files, which mean nothing without the entries and each other."""
         needs = {entries_name(self.name, self.suffix): entries}
         names = staged.fingerprint(self.names)
@@ -81,10 +79,14 @@ def load_groups(extra: str | Path, name: str | None, *, suffix: str | None = Non
             f"{show_name(files.names)} beside it, or was exchanged. {AGAIN}"
         )
     runs, names = load_table(path, columns=RUN_COLUMNS), _load_names(folder / files.names)
+    num_rows = len(load_entries(folder / entries_name(name, suffix)))
     try:
-        return Groups(runs, names)
+        groups = Groups(runs, names)
+        if groups.size != num_rows:
+            raise ValueError(f"it is of {groups.size:,} rows, expected {num_rows:,} as there are entries")
     except ValueError as error:
         raise SideFileError(f"{show_name(path)} cannot be used: {error}. {AGAIN}") from error
+    return groups
 
 
 def write_names(file: BinaryIO, names: Sequence[str]) -> None:
@@ -94,8 +96,8 @@ def write_names(file: BinaryIO, names: Sequence[str]) -> None:
 
 def _is_current(record: SideFileRecord, path: Path) -> bool:
     """Whether a file and all that it needs are as they were recorded."""
-    expected = {path.name: record.file, **record.needs}
-    return all(path.with_name(file).is_file() and fingerprint(path.with_name(file)) == expected[file] for file in expected)
+    expected = {path: record.file, **{path.with_name(file): needed for file, needed in record.needs.items()}}
+    return all(file.is_file() and fingerprint(file) == expected[file] for file in expected)
 
 
 def _load_names(path: Path) -> list[str]:

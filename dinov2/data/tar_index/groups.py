@@ -6,18 +6,30 @@ about 20 bytes a row besides.
 """
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dinov2.data.groups import Groups, find_runs
-from dinov2.data.tar_index.errors import ArchiveError, SelectionError, show_name
-from dinov2.data.tar_index.fingerprint import TarRecord, current_record, fingerprint
-from dinov2.data.tar_index.group_files import RUN_COLUMNS, GroupFiles, load_groups, write_names
+from dinov2.data.tar_index.errors import ArchiveError, SelectionError, SideFileError, StaleIndexError, show_name
+from dinov2.data.tar_index.fingerprint import (
+    AGAIN,
+    Fingerprint,
+    TarRecord,
+    check_fingerprint,
+    current_record,
+    fingerprint,
+)
+from dinov2.data.tar_index.group_files import RUN_COLUMNS, GroupFiles, write_names
 from dinov2.data.tar_index.group_rules import GroupRule, PathRule, PatternRule, TableRule
 from dinov2.data.tar_index.infer import IndexRequest
 from dinov2.data.tar_index.labels import LabelColumns
-from dinov2.data.tar_index.members import Members
-from dinov2.data.tar_index.numpy_files import ArrayWriter
+from dinov2.data.tar_index.links import regular_then_links
+from dinov2.data.tar_index.members import MemberChunk, Members
+from dinov2.data.tar_index.numpy_files import ArrayWriter, load_entries, load_table
 from dinov2.data.tar_index.staging import Staging
 
 GROUP_COLUMNS = LabelColumns(label="group", class_name=None, what="group", as_text=True)
@@ -38,7 +50,7 @@ class GroupRequest:
     suffix: str | None = None
     pattern: str | None = None
     csv: Path | None = None
-    columns: LabelColumns = field(default_factory=lambda: GROUP_COLUMNS)
+    columns: LabelColumns = GROUP_COLUMNS
 
     @property
     def index(self) -> IndexRequest:
@@ -47,8 +59,13 @@ class GroupRequest:
 
     @property
     def entries(self) -> Path:
-        """The entries file."""
+        """The entries."""
         return self.output_root / self.index.entries
+
+    @property
+    def files(self) -> GroupFiles:
+        """What is written."""
+        return GroupFiles(self.name, self.suffix)
 
     def rule(self) -> GroupRule:
         """What names the groups."""
@@ -96,22 +113,87 @@ def group_entries(request: GroupRequest) -> GroupReport:
     began = time.perf_counter()
     members = Members(request.tarball)
     before = fingerprint(request.tarball)
-    entries, rule = _checked_entries(request), request.rule()
-    files = GroupFiles(request.name, request.suffix)
+    rows, rule = _EntryRows(request), request.rule()
     with Staging(request.output_root) as staging:
+        runs = ArrayWriter(staging.open(request.files.runs), columns=RUN_COLUMNS)
         numbers: dict[str, int] = {}
-        runs = ArrayWriter(staging.open(files.runs), columns=RUN_COLUMNS)
-        for found in find_runs(_group_numbers(members, _EntryRows(entries, request.entries), rule, numbers)):
+        for found in find_runs(_group_numbers(members, rows, rule, numbers)):
             runs.append(found)
         runs.close()
-        write_names(staging.open(files.names), list(numbers))
+        rows.finish()
+        warnings = rule.finish(members)
+        write_names(staging.open(request.files.names), list(numbers))
         if fingerprint(request.tarball) != before:
             raise ArchiveError(f"{show_name(members.path)} changed while it was read. Index it again.")
-        record = current_record(request.output_root, request.name, request.entries.name)
-        tars = record.tars if record is not None else [TarRecord(before, 0)]
-        made_for = fingerprint(request.entries)
-        staging.commit(request.name, make_records=lambda staged: files.records(staged, entries=made_for, tars=tars))
-    groups = load_groups(request.output_root, request.name, suffix=request.suffix)
-    assert groups is not None
-    warnings = rule.finish(members)
-    return GroupReport(request.output_root / files.runs, groups, warnings, time.perf_counter() - began)
+        _commit(request, staging, tar=before)
+    path = request.output_root / request.files.runs
+    groups = Groups(load_table(path, columns=RUN_COLUMNS), list(numbers))
+    return GroupReport(path, groups, warnings, time.perf_counter() - began)
+
+
+class _EntryRows:
+    """The rows of the entries, met one after the other as their members come by."""
+
+    def __init__(self, request: GroupRequest) -> None:
+        """Open the entries.
+
+        Raises:
+            SideFileError: they are of another archive or of several.
+        """
+        self._path = request.entries
+        self._entries = load_entries(request.entries)
+        if self._entries.shape[1] == 5:
+            raise SideFileError(
+                f"{show_name(self._path)} is of several cohorts. Group each cohort by itself, with --name COHORT, and "
+                "join them again with scripts/concat_entries.py, which joins their groups too."
+            )
+        check_fingerprint(request.output_root, request.name, request.tarball, suffix=request.suffix)
+        self._row = self._file = 0
+
+    def among(self, chunk: MemberChunk) -> NDArray[np.intp]:
+        """Which members of the next chunk are rows, (r,).
+
+        Raises:
+            StaleIndexError: a row has other bytes than the member, or stands in another order.
+        """
+        end = self._file + len(chunk.paths)
+        rows = np.asarray(self._entries[self._row : self._row + len(chunk.paths), 1:4]).astype(np.int64)
+        rows = rows[: np.count_nonzero(np.logical_and.accumulate(rows[:, 0] < end))]
+        places = rows[:, 0] - self._file
+        wrong = np.diff(places, prepend=-1) < 1
+        if not wrong.any():
+            starts = chunk.starts[places]
+            wrong = (rows[:, 1:] != np.column_stack([starts, starts + chunk.sizes[places]])).any(axis=1)
+        if wrong.any():
+            raise self._misfit(self._row + int(wrong.argmax()))
+        self._row, self._file = self._row + len(rows), end
+        return places
+
+    def finish(self) -> None:
+        """Raises StaleIndexError if there are rows of which no member came by."""
+        if self._row < len(self._entries):
+            raise self._misfit(self._row)
+
+    def _misfit(self, row: int) -> StaleIndexError:
+        _, file, start, end = self._entries[row].tolist()
+        return StaleIndexError(
+            f"row {row:,} of {show_name(self._path)}, file {file:,} at bytes {start:,}-{end:,}, is not in the archive, "
+            f"or not in this order. {AGAIN}"
+        )
+
+
+def _group_numbers(
+    members: Members, rows: _EntryRows, rule: GroupRule, numbers: dict[str, int]
+) -> Iterator[NDArray[np.int64]]:
+    """Group number of each row, in pieces (r,); new names get the next numbers."""
+    for chunk in regular_then_links(members, title="grouping"):
+        names = rule.names(chunk, rows.among(chunk))
+        yield np.fromiter((numbers.setdefault(name, len(numbers)) for name in names), np.int64, len(names))
+
+
+def _commit(request: GroupRequest, staging: Staging, *, tar: Fingerprint) -> None:
+    """Put both files in place, with records of the entries and the tar that they belong to."""
+    record = current_record(request.output_root, request.name, request.entries.name)
+    tars = record.tars if record is not None else [TarRecord(tar, 0)]
+    entries = fingerprint(request.entries)
+    staging.commit(request.name, make_records=lambda staged: request.files.records(staged, entries=entries, tars=tars))

@@ -260,9 +260,7 @@ def _label_problem(label: str, columns: LabelColumns) -> str | None:
     return None if INTEGER.fullmatch(label) else f"the label {show_name(label)} is not a whole number"
 
 
-def _classes(
-    labels: list[str], class_names: dict[str, str], *, as_text: bool
-) -> tuple[ClassTable, NDArray[np.int32]]:
+def _classes(labels: list[str], class_names: dict[str, str], *, as_text: bool) -> tuple[ClassTable, NDArray[np.int32]]:
     """Classes in sorted order, and the class index of each label in the order given, (K,) int32."""
     whole = not as_text and all(INTEGER.fullmatch(label) for label in labels)
     values: list[Label] = [int(label) if whole else label for label in labels]

@@ -1,0 +1,120 @@
+"""k-fold cross-validation of classifiers on a model's features: `python -m dinov2.eval.cross_validate ...`
+
+The tiles of --train-dataset are split into folds, whole slides where these are known. Every classifier is trained on
+all folds but one and scored on that one, and on all --test-datasets. Results are means and standard deviations over
+folds, and intervals of the scores of all folds together.
+"""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+
+from dinov2.errors import UserError, unknown_name
+from dinov2.utils.cli import run_command
+
+from .cross_validation import CROSS_VALIDATION, FoldResults, cross_validate
+from .features import Features
+from .folds import make_folds
+from .knn_votes import VOTES
+from .linear_heads import LinearSettings
+from .logistic import LogisticSettings
+from .probes import KnnProbe, LinearProbe, LogisticProbe, Probe
+from .results import Row, scored_row, spread_row
+from .setup import Evaluation, base_parser, evaluation, named_tests
+from .tokens import FeatureKind, grid_columns, widest_kind
+
+POOLED = f"{CROSS_VALIDATION}, all folds together"
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    parser = base_parser("cross_validate", __doc__)
+    cross = parser.add_argument_group("cross-validation")
+    cross.add_argument("--test-datasets", nargs="+", default=[], metavar="STRING", help="more tiles to be scored on")
+    cross.add_argument("--n-folds", type=int, default=5, metavar="N", help="number of folds (default: 5)")
+    cross.add_argument("--plain", action="store_true", help="folds by chance, not with equal shares of the classes")
+    cross.add_argument(
+        "--probes",
+        nargs="+",
+        default=["1-NN", "20-NN", "linear"],
+        metavar="PROBE",
+        help="classifiers: K-NN for a number K, linear, log_regression",
+    )
+    cross.add_argument("--vote", choices=VOTES, default="softmax", help="of neighbours; majority: one vote each")
+    cross.add_argument("--temperature", type=float, help="of the softmax that weighs neighbours")
+    cross.add_argument(
+        "--n-last-blocks", type=int, nargs="+", default=(1, 4), metavar="N", help="of linear classifiers"
+    )
+    cross.add_argument("--iterations", type=int, default=2000, metavar="N", help="steps of the linear classifiers")
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command."""
+    with evaluation("cross_validate", args) as job:
+        _check(args)
+        sets = job.open_sets([("val", job.keys.data.test_dataset), *named_tests(args.test_datasets)])
+        kind = widest_kind(args.n_last_blocks)
+        samples, *others = job.subject.features(sets, kind, how=job.extraction, file=args.features)
+        folds = make_folds(samples, count=args.n_folds, stratified=not args.plain, seed=args.seed)
+        external = {one.name: features for one, features in zip(sets[1:], others)}
+        rows: list[Row] = []
+        for name in args.probes:
+            results = cross_validate(
+                samples,
+                make_probe(name, job, width=samples.values.shape[1]),
+                folds,
+                num_classes=len(sets[0].classes),
+                device=job.device,
+                external=external,
+            )
+            rows += _rows(name, results, samples, classes=sets[0].classes, resamples=args.resamples)
+        job.finish(
+            sets,
+            rows,
+            folds=args.n_folds,
+            stratified=not args.plain,
+            n_last_blocks=list(args.n_last_blocks),
+            vote=args.vote,
+            temperature=job.keys.knn.temperature,
+            iterations=args.iterations,
+        )
+    return 0
+
+
+def make_probe(name: str, job: Evaluation, *, width: int) -> Probe:
+    """A classifier by its name, for features of the widest kind with `width` numbers."""
+    widest = widest_kind(job.args.n_last_blocks)
+    class_token = widest.columns(FeatureKind(), width // (widest.num_blocks + 1))
+    if name == "linear":
+        settings = LinearSettings(iterations=job.args.iterations, seed=job.args.seed)
+        return LinearProbe(grid_columns(job.args.n_last_blocks, width), settings)
+    if name == "log_regression":
+        return LogisticProbe(LogisticSettings(seed=job.args.seed), columns=class_token)
+    return KnnProbe(int(name.removesuffix("-NN")), job.keys.knn.temperature, job.args.vote, columns=class_token)
+
+
+def _rows(
+    name: str, results: Mapping[str, FoldResults], samples: Features, *, classes: Sequence[str], resamples: int
+) -> list[Row]:
+    """A classifier's results on all sets, and on the cross-validated tiles by the models that had not seen them."""
+    rows = [spread_row(tested, name, found.metrics) for tested, found in results.items()]
+    pooled = results[CROSS_VALIDATION].scores
+    assert pooled is not None
+    rows.insert(
+        1,
+        scored_row(POOLED, name, pooled, samples.labels, classes=classes, groups=samples.groups, resamples=resamples),
+    )
+    return rows
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in args.probes:
+        if name not in ("linear", "log_regression") and not re.fullmatch(r"[1-9]\d*-NN", name):
+            raise unknown_name("classifier of --probes", name, ("1-NN", "20-NN", "linear", "log_regression"))
+    if args.iterations < 1:
+        raise UserError(f"--iterations {args.iterations}: expected 1 or more")
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(get_args_parser().parse_intermixed_args()))

@@ -1,0 +1,82 @@
+"""Splits of labelled samples in which no slide is on both sides.
+
+scikit-learn's splitters, chosen by what is known: with groups none is divided, and classes keep their shares.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinov2.errors import UserError
+
+from .features import Features
+
+logger = logging.getLogger("dinov2")
+
+
+class Fold(NamedTuple):
+    """Rows to train on and rows to test on, (m,) int64 each, ascending."""
+
+    train: Tensor
+    test: Tensor
+
+
+def make_folds(samples: Features, *, count: int = 5, stratified: bool = True, seed: int = 0) -> list[Fold]:
+    """Split samples so that each is tested once.
+
+    Args:
+        count: of folds.
+        stratified: give all folds the same shares of the classes, as far as groups allow.
+        seed: of the shuffling.
+    Raises:
+        UserError: if there are too few samples, groups, or samples of some class.
+    """
+    from sklearn import model_selection as sk
+
+    labels = samples.labels.cpu().numpy()
+    groups = None if samples.groups is None else samples.groups.cpu().numpy()
+    _check_count(labels, groups, count, stratified=stratified)
+    by_group, plain = (sk.StratifiedGroupKFold, sk.StratifiedKFold) if stratified else (sk.GroupKFold, sk.KFold)
+    splitter: Any = (plain if groups is None else by_group)(count, shuffle=True, random_state=seed)
+    return list(_folds(splitter, labels, groups))
+
+
+def hold_out(samples: Features, *, share: float = 0.1, seed: int = 0) -> Fold:
+    """Set a share of the samples aside, whole groups where they are known, to choose settings on.
+
+    Falls back on single samples where there are too few groups.
+
+    Raises:
+        UserError: if there are fewer than two samples of every class.
+    """
+    largest = int(samples.labels.bincount().max())
+    if largest < 2:
+        raise UserError("one sample of each class is too few to set some aside for choosing settings")
+    groups = samples.groups
+    count = min(round(1 / share), largest)
+    if groups is not None and len(groups.unique()) < count:
+        logger.warning(f"{len(groups.unique())} groups are too few to set some aside; single samples are set aside")
+        groups = None
+    return make_folds(samples._replace(groups=groups), count=count, seed=seed)[0]
+
+
+def _folds(splitter: Any, labels: np.ndarray, groups: np.ndarray | None) -> Iterator[Fold]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")  # it is missing in some folds
+        for train, test in splitter.split(labels, labels, groups):
+            yield Fold(torch.from_numpy(train), torch.from_numpy(test))
+
+
+def _check_count(labels: np.ndarray, groups: np.ndarray | None, count: int, *, stratified: bool) -> None:
+    things, available = ("samples", len(labels)) if groups is None else ("groups", len(np.unique(groups)))
+    if count < 2 or available < count:
+        raise UserError(f"{count} folds of {available} {things}: expected 2 folds or more, and no more than {things}")
+    most = int(np.bincount(labels).max())
+    if stratified and most < count:
+        raise UserError(f"{count} folds with equal shares of the classes, none of which has more than {most} samples")

@@ -1,0 +1,152 @@
+"""Linear evaluation of a model, DINOv2's way: `python -m dinov2.eval.linear ...`
+
+Heads for several kinds of features and many learning rates are trained together on augmented images of
+--train-dataset, or with --cached-features on features that are computed once. The best on --val-dataset is scored on
+it and on --test-datasets. A run that was broken off goes on where it was saved.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from dinov2.distributed import get_global_size
+from dinov2.errors import UserError
+from dinov2.utils.cli import run_command
+
+from .augmented import augmented_batches
+from .features import Features
+from .labelled import LabelledSet
+from .linear_heads import LEARNING_RATES, LinearHeads, LinearSettings, LinearTraining, best_head
+from .linear_probe import cached_batches
+from .linear_run import FINAL, RESULTS_FILE, RUNNING, LinearPlan, load_heads, train_and_score
+from .results import Row, append_lines, scored_row
+from .setup import Evaluation, base_parser, evaluation, named_tests
+from .tokens import FeatureKind, grid_columns, widest_kind
+
+BATCH_SIZE = 128  # images of a process
+AVERAGES = {"mean_accuracy": "micro", "mean_per_class_accuracy": "macro"}
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    parser = base_parser("linear", __doc__)
+    linear = parser.add_argument_group("heads")
+    linear.add_argument("--test-datasets", nargs="+", default=[], metavar="STRING", help="more tiles to be scored on")
+    linear.add_argument("--epochs", type=int, default=10, metavar="N", help="(default: 10)")
+    linear.add_argument("--epoch-length", type=int, default=1250, metavar="N", help="steps of an epoch (default: 1250)")
+    linear.add_argument("--save-checkpoint-frequency", type=int, default=1, metavar="N", help="epochs between savings")
+    linear.add_argument("--eval-period-iterations", type=int, default=1250, metavar="N", help="steps between scores")
+    linear.add_argument("--learning-rates", type=float, nargs="+", default=LEARNING_RATES, metavar="RATE")
+    linear.add_argument("--n-last-blocks", type=int, nargs="+", default=(1, 4), metavar="N", help="(default: 1 4)")
+    linear.add_argument(
+        "--val-metric-type", choices=AVERAGES, default="mean_accuracy", help="what the best is chosen by"
+    )
+    linear.add_argument("--classifier-fpath", metavar="FILE", help="heads to start from, such as a model_final.pth")
+    linear.add_argument("--no-resume", action="store_true", help="start over even if there is a checkpoint")
+    linear.add_argument("--cached-features", action="store_true", help="train on features of images as they are")
+    return parser
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command."""
+    with evaluation("linear", args) as job:
+        sets = job.open_sets([("val", job.keys.data.test_dataset), *named_tests(args.test_datasets)])
+        _check(args, sets)
+        settings = LinearSettings(
+            learning_rates=tuple(args.learning_rates),
+            batch_size=(args.batch_size or BATCH_SIZE) * get_global_size(),
+            iterations=args.epochs * args.epoch_length,
+            seed=args.seed,
+        )
+        kind = widest_kind(args.n_last_blocks)
+        cached = args.cached_features or args.features is not None
+        features = job.subject.features(sets if cached else sets[1:], kind, how=job.extraction, file=args.features)
+        scored = features[1:] if cached else features
+        columns = grid_columns(args.n_last_blocks, scored[0].values.shape[1])
+        training = _training(job, columns, settings, num_classes=len(sets[0].classes))
+        batches = (
+            partial(cached_batches, features[0], settings, job.device) if cached else _augmented(job, sets[0], kind)
+        )
+        scores = train_and_score(training, batches, scored[0], plan=_plan(args), folder=job.folder)
+        head = best_head(scores).name
+        rows = [_row(job, training.heads, head, *one) for one in zip(sets[1:], scored)]
+        tests = {f"{one.string}_accuracy": row.figures["acc"].value for one, row in zip(sets[2:], rows[1:])}
+        append_lines(job.folder / RESULTS_FILE, [json.dumps({name: 100 * value}) for name, value in tests.items()])
+        job.finish(sets, rows, cached_features=cached, scores_of_heads=scores, **asdict(settings))
+    return 0
+
+
+def _check(args: argparse.Namespace, sets: Sequence[LabelledSet]) -> None:
+    if len(sets) < 2 or sets[1].name != "val":
+        raise UserError("there is nothing to choose the best head on: name labelled tiles with --val-dataset")
+    if min(args.epochs, args.epoch_length) < 1:
+        raise UserError(f"--epochs {args.epochs} of {args.epoch_length} steps: expected 1 or more of each")
+    if min(args.learning_rates) <= 0 or len(set(args.learning_rates)) < len(args.learning_rates):
+        raise UserError(
+            f"--learning-rates {' '.join(map(str, args.learning_rates))}: expected different numbers above 0"
+        )
+
+
+def _training(
+    job: Evaluation, columns: Mapping[str, slice], settings: LinearSettings, *, num_classes: int
+) -> LinearTraining:
+    """Heads to be trained, as they were saved if they were."""
+    heads = LinearHeads(columns, settings.scaled_rates, num_classes=num_classes, seed=settings.seed).to(job.device)
+    training = LinearTraining(heads, settings)
+    saved = [] if job.args.no_resume else [job.folder / name for name in (FINAL, RUNNING)]
+    if job.args.classifier_fpath:
+        saved.append(Path(job.args.classifier_fpath))
+    found = next((path for path in saved if path.is_file()), None)
+    if found is not None:
+        load_heads(training, found, job.device)
+    elif job.args.classifier_fpath:
+        raise UserError(f"--classifier-fpath {job.args.classifier_fpath} does not exist")
+    return training
+
+
+def _augmented(job: Evaluation, train: LabelledSet, kind: FeatureKind) -> Callable[[range], Iterable[Features]]:
+    """The batches of some steps, of images that are drawn and cut anew."""
+    dataset, network = train.with_transform(job.subject.train_transform()), job.subject.network(kind)
+
+    def batches(steps: range) -> Iterable[Features]:
+        return augmented_batches(
+            dataset,
+            network,
+            labels=train.labels,
+            batch_size=job.args.batch_size or BATCH_SIZE,
+            steps=steps,
+            device=job.device,
+            num_workers=job.keys.speed.num_workers,
+            seed=job.args.seed,
+        )
+
+    return batches
+
+
+def _plan(args: argparse.Namespace) -> LinearPlan:
+    return LinearPlan(
+        total=args.epochs * args.epoch_length,
+        score_every=args.eval_period_iterations,
+        save_every=args.save_checkpoint_frequency * args.epoch_length,
+        average=AVERAGES[args.val_metric_type],
+    )
+
+
+def _row(job: Evaluation, heads: LinearHeads, head: str, labelled: LabelledSet, features: Features) -> Row:
+    return scored_row(
+        labelled.name,
+        "linear",
+        heads.model(head).scores(features.values),
+        features.labels,
+        classes=labelled.classes,
+        groups=features.groups,
+        resamples=job.args.resamples,
+        notes={"head": head},
+    )
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(get_args_parser().parse_intermixed_args()))

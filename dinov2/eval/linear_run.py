@@ -1,0 +1,109 @@
+"""Training linear heads with scores and checkpoints in between."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dinov2.distributed import barrier, is_main_process
+from dinov2.errors import UserError
+from dinov2.utils.atomic import atomic_path
+
+from .features import Features
+from .linear_heads import HeadScore, LinearTraining, best_head
+from .linear_probe import score_heads
+from .results import append_lines
+
+logger = logging.getLogger("dinov2")
+
+# DINOv2's names.
+RESULTS_FILE = "results_eval_linear.json"
+RUNNING, FINAL = "running_checkpoint_linear_eval.pth", "model_final.pth"
+
+
+@dataclass(frozen=True)
+class LinearPlan:
+    """When heads are scored and saved.
+
+    Attributes:
+        total: steps in all.
+        score_every, save_every: steps; 0: only at the end.
+        average: "micro", or "macro" for the mean accuracy of the classes.
+    """
+
+    total: int
+    score_every: int
+    save_every: int
+    average: str = "micro"
+
+    def next_stop(self, step: int) -> int:
+        """The step before which there is something to do besides training, after `step` steps."""
+        stops = [(step // every + 1) * every for every in (self.score_every, self.save_every) if every]
+        return min([*stops, self.total])
+
+    def is_due(self, every: int, step: int) -> bool:
+        """Whether something is done after `step` steps."""
+        return step >= self.total or (every > 0 and step % every == 0)
+
+
+def train_and_score(
+    training: LinearTraining,
+    batches: Callable[[range], Iterable[Features]],
+    val: Features,
+    *,
+    plan: LinearPlan,
+    folder: Path,
+) -> dict[str, float]:
+    """Train to the end of the plan.
+
+    Args:
+        batches: those of some steps.
+        val: what heads are scored on.
+        folder: gets checkpoints and the lines of DINOv2's results file.
+    Returns:
+        The score of every head.
+    """
+    while training.iteration < plan.total:
+        training.run(batches(range(training.iteration, plan.next_stop(training.iteration))))
+        step = training.iteration
+        if plan.is_due(plan.save_every, step):
+            save_heads(training, folder / (FINAL if step == plan.total else RUNNING))
+        if plan.is_due(plan.score_every, step) and step < plan.total:
+            _write_line(folder, step, best_head(score_heads(training.heads, val, average=plan.average)))
+    scores = score_heads(training.heads, val, average=plan.average)
+    _write_line(folder, plan.total, best_head(scores))
+    return scores
+
+
+def save_heads(training: LinearTraining, path: Path) -> None:
+    """Write the state of a training (main process only)."""
+    if is_main_process():
+        with atomic_path(path) as temporary:
+            torch.save(training.state_dict(), temporary)
+    barrier()
+
+
+def load_heads(training: LinearTraining, path: Path, device: torch.device) -> None:
+    """Take the state of a training from a file, one of DINOv2's too.
+
+    Raises:
+        UserError: if it cannot be read, or has other heads.
+    """
+    try:
+        training.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    except Exception as error:
+        raise UserError(
+            f"{path} does not have the heads of this evaluation: {str(error):.300}. Blocks, learning rates, batch size, "
+            "number of processes and classes have to be those that it was made with; --no-resume starts over"
+        ) from error
+    logger.info(f"going on after {training.iteration:,} steps from {path}")
+
+
+def _write_line(folder: Path, step: int, best: HeadScore) -> None:
+    """Log the best head, and add it to the results file as DINOv2 does."""
+    logger.info(f"after {step:,} steps the best head on the val set is {best.name}: {100 * best.value:.1f} %")
+    content = {"best_classifier": {"name": best.name, "accuracy": best.value}}
+    append_lines(folder / RESULTS_FILE, [f"iter: {step - 1}", json.dumps(content), ""])

@@ -1,0 +1,152 @@
+"""What an evaluation is told, from defaults, a configuration file, `key=value` arguments and flags.
+
+The file describes the model as in training: a run's own config.yaml, or one of configs/eval. The keys below, which
+are the fork's, may stand in it too; flags of the same meaning win over them.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dinov2.configs import load_config_file, merge_layers, parse_overrides, validate_config
+from dinov2.errors import UserError, unknown_name
+
+CROP = 224  # pixels of the square that the fork shows a model
+
+
+@dataclass
+class DataKeys:
+    """What is evaluated on, and in what portions."""
+
+    query_dataset: str | None = None  # labelled tiles to learn from
+    test_dataset: str | None = None  # labelled tiles to be scored on
+    batch_size: int = 256
+    image_size: int = 256  # pixels of a tile's side: 224 is taken as it is, more is resized to 256 and cut
+
+    @property
+    def resize_size(self) -> int:
+        """Pixels that the shorter side of a tile is resized to."""
+        return CROP if self.image_size == CROP else 256
+
+
+@dataclass
+class KnnKeys:
+    """How neighbours vote; see `KnnSettings`."""
+
+    nb_knn: list[int] = field(default_factory=lambda: [10, 20, 100, 200])
+    temperature: float = 0.07
+    n_tries: int = 1
+    n_per_class_list: Any = field(default_factory=lambda: [-1])  # a list, or one number
+    output_dir: str = ""  # read by nothing, here and in the fork
+
+
+@dataclass
+class SpeedKeys:
+    """What changes no result."""
+
+    num_workers: int = 8
+    gather_on_cpu: bool = False
+
+
+@dataclass
+class EvaluationKeys:
+    """The keys of a configuration file that are not those of a training."""
+
+    data: DataKeys = field(default_factory=DataKeys)
+    knn: KnnKeys = field(default_factory=KnnKeys)
+    speed: SpeedKeys = field(default_factory=SpeedKeys)
+
+
+# Flags of the commands, and the keys that they win over.
+FLAGS = {
+    "train_dataset": "data.query_dataset",
+    "val_dataset": "data.test_dataset",
+    "batch_size": "data.batch_size",
+    "num_workers": "speed.num_workers",
+    "gather_on_cpu": "speed.gather_on_cpu",
+    "nb_knn": "knn.nb_knn",
+    "temperature": "knn.temperature",
+    "n_per_class_list": "knn.n_per_class_list",
+    "n_tries": "knn.n_tries",
+}
+
+
+def load_settings(args: argparse.Namespace) -> tuple[DictConfig, EvaluationKeys]:
+    """The configuration of the model, and the keys of the evaluation.
+
+    Args:
+        args: of `base_parser`; the flags in `FLAGS` are None where they are not given.
+    Raises:
+        UserError: for a key or a value that is not right.
+    """
+    layers = [(args.config_file, load_config_file(args.config_file))] if args.config_file else []
+    layers.append(("the command line", parse_overrides(args.opts)))
+    own, rest = [], []
+    for source, layer in layers:
+        mine, others = _split(source, layer)
+        own.append((source, mine))
+        rest.append((source, others))
+    given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag, None) is not None}
+    own.append(("the command line", _layer(given)))
+    if args.untrained or args.pretrained_weights:
+        rest.append(("the command line", _layer({"student.pretrained_weights": args.pretrained_weights or ""})))
+    cfg = merge_layers(rest)
+    validate_config(cfg)
+    return cfg, _merged(own)
+
+
+def _layer(values: Mapping[str, Any]) -> DictConfig:
+    """Settings by dotted names as a layer."""
+    layer = OmegaConf.create({})
+    for key, value in values.items():
+        OmegaConf.update(layer, key, value)
+    return layer
+
+
+def _split(source: str, layer: DictConfig) -> tuple[DictConfig, DictConfig]:
+    """The keys of an evaluation in a layer, and all others."""
+    others = layer.copy()
+    mine = OmegaConf.create({})
+    for section in fields(EvaluationKeys):
+        keys = [key.name for key in fields(section.default_factory)]  # type: ignore[arg-type, misc]
+        for key in list(others.get(section.name) or {}):
+            if key in keys:
+                OmegaConf.update(mine, f"{section.name}.{key}", others[section.name].pop(key))
+            elif section.name != "data":  # which a training has as well
+                raise UserError(f"{source}: {unknown_name(f'key of {section.name}', str(key), keys)}")
+        if section.name in others and not others[section.name]:
+            others.pop(section.name)
+    return mine, others
+
+
+def _merged(layers: list[tuple[str, DictConfig]]) -> EvaluationKeys:
+    merged = OmegaConf.structured(EvaluationKeys)
+    for source, layer in layers:
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{source}: {error.full_key}: {str(error).splitlines()[0]}") from error
+    keys: EvaluationKeys = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    if isinstance(keys.knn.n_per_class_list, int):
+        keys.knn.n_per_class_list = [keys.knn.n_per_class_list]
+    _check(keys)
+    return keys
+
+
+def _check(keys: EvaluationKeys) -> None:
+    if min(keys.knn.nb_knn, default=0) < 1:
+        raise UserError(f"nb_knn={keys.knn.nb_knn}: expected numbers of neighbours, 1 or more")
+    if not keys.knn.n_per_class_list or any(n < 1 and n != -1 for n in keys.knn.n_per_class_list):
+        raise UserError(
+            f"n_per_class_list={keys.knn.n_per_class_list}: expected numbers of query tiles per class, -1 for all"
+        )
+    least = {"temperature": (keys.knn.temperature, 1e-4), "n_tries": (keys.knn.n_tries, 1)}
+    least |= {"batch_size": (keys.data.batch_size, 1), "num_workers": (keys.speed.num_workers, 0)}
+    least["data.image_size"] = (keys.data.image_size, CROP)
+    for name, (value, limit) in least.items():
+        if value < limit:
+            raise UserError(f"{name}={value}: expected at least {limit:g}")

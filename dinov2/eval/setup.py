@@ -1,0 +1,153 @@
+"""What all evaluation commands share: flags, settings in force, data sets."""
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dinov2 import distributed
+from dinov2.errors import UserError
+from dinov2.logging import setup_logging
+
+from .features import Extraction
+from .labelled import GROUPINGS, LabelledSet, match_sets, open_labelled
+from .results import Row, write_results
+from .settings import CROP, EvaluationKeys, load_settings
+from .subject import Subject
+
+logger = logging.getLogger("dinov2")
+
+
+def base_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The flags that every evaluation has."""
+    parser = argparse.ArgumentParser(f"python -m dinov2.eval.{name}", description=description, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    model = parser.add_argument_group("model")
+    model.add_argument("--config-file", default="", metavar="FILE", help="YAML file that describes the model")
+    model.add_argument("--pretrained-weights", metavar="FILE", help="weights of the backbone, such as a teacher export")
+    model.add_argument("--untrained", action="store_true", help="evaluate random weights, to compare with")
+    model.add_argument("--resize-size", type=int, metavar="PIXELS", help="shorter side that tiles are resized to")
+    model.add_argument("--crop-size", type=int, default=CROP, metavar="PIXELS", help="side of the centre cut out")
+    data = parser.add_argument_group("data")
+    data.add_argument("--train-dataset", metavar="STRING", help="labelled tiles to learn from")
+    data.add_argument("--val-dataset", metavar="STRING", help="labelled tiles to be scored on")
+    data.add_argument("--group-by", choices=GROUPINGS, default="auto", help="tiles that belong together")
+    data.add_argument("--features", type=Path, metavar="FILE", help=".npz or .safetensors that keeps the features")
+    data.add_argument("--features-on-disk", action="store_true", help="for more features than fit into memory")
+    data.add_argument("--gather-on-cpu", action="store_true", default=None, help="keep features in main memory")
+    run = parser.add_argument_group("run")
+    run.add_argument("--output-dir", "--output_dir", default="output", metavar="DIR", help="folder for the results")
+    run.add_argument("--batch-size", type=int, metavar="N", help="images that a process runs together")
+    run.add_argument("--num-workers", type=int, metavar="N", help="processes that decode, for each GPU")
+    run.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap; 0: no intervals")
+    run.add_argument("--seed", type=int, default=0, help="of what is drawn, and of untrained weights")
+    run.add_argument("--opts", nargs="+", default=[], dest="more_opts", metavar="key=value", help="the same, as a flag")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="settings, such as student.arch=vit_base")
+    return parser
+
+
+def named_tests(strings: Sequence[str]) -> list[tuple[str, str]]:
+    """(name, data set string) of --test-datasets."""
+    return [(f"test {number}", string) for number, string in enumerate(strings, start=1)]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The settings of a command in force."""
+
+    name: str
+    args: argparse.Namespace
+    keys: EvaluationKeys
+    subject: Subject
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return Path(self.args.output_dir)
+
+    @property
+    def device(self) -> torch.device:
+        """Where features are compared and classifiers trained."""
+        return distributed.get_device()
+
+    @property
+    def extraction(self) -> Extraction:
+        """How features are computed and where they are kept."""
+        return Extraction(
+            batch_size=self.keys.data.batch_size,
+            num_workers=self.keys.speed.num_workers,
+            on_cpu=self.keys.speed.gather_on_cpu,
+            folder=self.folder / "features" if self.args.features_on_disk else None,
+        )
+
+    def open_sets(self, others: Sequence[tuple[str, str | None]]) -> list[LabelledSet]:
+        """Open the set to learn from and others that are scored, and check them against each other.
+
+        Args:
+            others: (name, string) of each; those without a string are left out.
+        Raises:
+            UserError: if one cannot be used, or they do not fit each other.
+        """
+        train = self.keys.data.query_dataset
+        if not train:
+            raise UserError("there is nothing to learn from: name labelled tiles with --train-dataset")
+        sets = [
+            open_labelled(
+                name,
+                string,
+                transform=self.subject.eval_transform(),
+                group_by=self.args.group_by,
+                max_pixels=self.subject.cfg.data.max_pixels,
+            )
+            for name, string in (("train", train), *others)
+            if string
+        ]
+        return [sets[0], *match_sets(sets[0], sets[1:])]
+
+    def finish(self, sets: Sequence[LabelledSet], rows: Sequence[Row], **settings: Any) -> None:
+        """Write and show the results.
+
+        Args:
+            settings: of this kind of evaluation, for the record.
+        """
+        record = {
+            "evaluation": self.name,
+            **self.subject.record(self.args.features),
+            "data": {one.name: one.summary() for one in sets},
+            "settings": {"seed": self.args.seed, "resamples": self.args.resamples, **settings},
+            "processes": distributed.get_global_size(),
+        }
+        table = write_results(self.folder, self.name, record, rows)
+        logger.info(f"results are in {self.folder / f'evaluation_{self.name}'}.json, .csv and .md\n\n{table}")
+
+
+@contextmanager
+def evaluation(name: str, args: argparse.Namespace, *, resize_size: int | None = None) -> Iterator[Evaluation]:
+    """Read the settings, join the other processes and log; leave them at the end.
+
+    Args:
+        resize_size: of the images, where --resize-size does not say; by default what data.image_size means.
+    Raises:
+        UserError: for settings that are not right.
+    """
+    args.opts = [*args.opts, *args.more_opts]
+    cfg, keys = load_settings(args)
+    subject = Subject(
+        cfg,
+        weights_file=cfg.student.pretrained_weights,
+        untrained_seed=args.seed if args.untrained else None,
+        resize_size=args.resize_size or resize_size or keys.data.resize_size,
+        crop_size=args.crop_size,
+    )
+    subject.check(args.features)
+    distributed.enable(overwrite=True)
+    try:
+        setup_logging(args.output_dir)
+        yield Evaluation(name, args, keys, subject)
+    finally:
+        distributed.disable()
