@@ -11,7 +11,7 @@ EXTRAS = {
     "xformers": ["xformers"],
     "wandb": ["wandb"],
     "tensorboard": ["tensorboard"],
-    "viz": ["matplotlib"],
+    "viz": ["matplotlib>=3.8", "jinja2"],
     "hdf5": ["h5py>=3.5"],
     "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "matplotlib", "tensorboard", "h5py>=3.5"],
 }
@@ -25,7 +25,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["dinov2", "dinov2.*"]),
-    package_data={"dinov2": ["configs/*.yaml", "configs/*/*.yaml"]},
+    package_data={"dinov2": ["configs/*.yaml", "configs/*/*.yaml", "visualize/report/*.html"]},
     install_requires=[
         "torch>=2.10",
         "torchvision",

@@ -62,7 +62,11 @@ def configuration(arch: str, strategy: str, sizes: Sizes, *, activation_checkpoi
             "student": {"arch": arch, "patch_size": PATCH},
             "dino": {"head_n_prototypes": sizes.prototypes},
             "crops": {"global_crops_size": sizes.global_crop, "local_crops_size": sizes.local_crop},
-            "train": {"centering": "sinkhorn_knopp", "activation_checkpointing": activation_checkpointing},
+            "train": {
+                "centering": "sinkhorn_knopp",
+                "activation_checkpointing": activation_checkpointing,
+                "indicators_every": 0,
+            },
         }
     )
 

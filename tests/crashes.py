@@ -15,7 +15,6 @@ from runs import arguments, metrics_of
 
 from dinov2.train import train as train_module
 from dinov2.train.checkpoint import SavedCheckpoint, state_digest
-from dinov2.train.checkpoint.retention import steps_on_disk
 from dinov2.utils import faults
 
 STEPS = 12
@@ -93,8 +92,7 @@ def kill_at_random(arguments: list[str], output: Path, logs: Path, *, seed: int,
     for number in range(kills):
         with forked(run_training, arguments, report_every_step, logs=logs / str(number)) as (process,):
             if rng.random() < 0.85:
-                reached = partial(has_reached, output, newest_step(output) + rng.randint(1, 4), process)
-                wait_until(reached, pause=0.002)
+                wait_until(partial(has_taken, rng.randint(1, 4), process, logs / str(number)), pause=0.002)
             process.join(rng.uniform(0, 0.3))
             if process.exitcode is None:
                 process.kill()
@@ -104,15 +102,9 @@ def kill_at_random(arguments: list[str], output: Path, logs: Path, *, seed: int,
     return killed
 
 
-def newest_step(output: Path) -> int:
-    """The step that a training goes on from; 0 without checkpoints."""
-    return max(steps_on_disk(output / "checkpoints"), default=0)
-
-
-def has_reached(output: Path, steps: int, process: BaseProcess) -> bool:
-    """Whether a training has reported so many steps, or has ended."""
-    path = output / "training_metrics.json"
-    return process.exitcode is not None or (path.exists() and path.read_bytes().count(b"\n") >= steps)
+def has_taken(steps: int, process: BaseProcess, logs: Path) -> bool:
+    """Whether a training that began just now has reported so many steps, or a process of it has ended."""
+    return process.exitcode is not None or (logs / "rank0.txt").read_text().count(" Training  [") >= steps
 
 
 def in_parallel(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:

@@ -27,10 +27,13 @@ def forked(function: Callable[..., Any], *args: Any, ranks: int = 1, logs: Path)
     """
     port = free_port()
     logs.mkdir(parents=True, exist_ok=True)
+    outputs = [logs / f"rank{rank}.txt" for rank in range(ranks)]
+    for output in outputs:
+        output.touch()
     context = get_context("fork")
     processes: list[BaseProcess] = [
-        context.Process(target=_child, args=(function, args, rank, ranks, port, logs / f"rank{rank}.txt"))
-        for rank in range(ranks)
+        context.Process(target=_child, args=(function, args, rank, ranks, port, output))
+        for rank, output in enumerate(outputs)
     ]
     try:
         for process in processes:
@@ -96,7 +99,7 @@ def end(process: int | None) -> None:
 
 
 def _child(function: Callable[..., Any], args: tuple[Any, ...], rank: int, ranks: int, port: int, output: Path) -> None:
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout = sys.__stdout__ = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115

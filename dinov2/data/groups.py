@@ -106,7 +106,7 @@ class Groups:
             IndexError: for a group or position that does not exist.
         """
         groups, positions = np.asarray(groups, np.int64), np.asarray(positions, np.int64)
-        if (positions < 0).any() or (groups < 0).any() or (positions >= self.sizes[groups]).any():
+        if ((positions < 0) | (groups < 0) | (positions >= self.sizes[groups])).any():
             raise IndexError("no such sample: a group's positions are 0 .. size of the group - 1")
         ranks = self._group_begins[groups] + positions
         runs = _last_not_after(self._sorted_begins, ranks)

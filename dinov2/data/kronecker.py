@@ -36,22 +36,31 @@ class KroneckerSequence:
     def count(self, num_points: int, *, first: int, stop: int) -> int:
         """How many of the first points lie at places first .. stop - 1; in time logarithmic in their number."""
         offset = self.shift - first
-        # A point lies in the arc where floor((k STEP + offset) / CIRCLE) rises and, an arc's length later, has not yet.
-        return _floor_sum(num_points, STEP, offset) - _floor_sum(num_points, STEP, offset - (stop - first))
+        # Point k lies in the arc where floor((k STEP + offset) / CIRCLE) is ahead of the same, an arc's length behind.
+        return _floor_sum(num_points, offset) - _floor_sum(num_points, offset - (stop - first))
 
 
-def _floor_sum(count: int, slope: int, offset: int) -> int:
-    """Sum of floor((slope k + offset) / CIRCLE) over k = 0 .. count - 1.
+def _euclid(slope: int, divisor: int) -> tuple[tuple[int, int, int], ...]:
+    """Whole part and rest of slope / divisor, and the divisor, for every step of Euclid's algorithm."""
+    whole, rest = divmod(slope, divisor)
+    return (whole, rest, divisor), *(_euclid(divisor, rest) if rest else ())
+
+
+_STEPS = _euclid(STEP, CIRCLE)
+
+
+def _floor_sum(count: int, offset: int) -> int:
+    """Sum of floor((STEP k + offset) / CIRCLE) over k = 0 .. count - 1.
 
     This is the number of lattice points under a line; exchanging the axes is a step of Euclid's algorithm on slope
     and divisor (Graham, Knuth & Patashnik, "Concrete Mathematics", section 3.5).
     """
-    total, divisor = 0, CIRCLE
-    while True:
-        total += (slope // divisor) * (count * (count - 1) // 2) + (offset // divisor) * count
-        slope, offset = slope % divisor, offset % divisor
+    total = 0
+    for whole, slope, divisor in _STEPS:
+        above, offset = divmod(offset, divisor)
+        total += whole * (count * (count - 1) // 2) + above * count
         height = slope * count + offset
         if height < divisor:
-            return total
+            break
         count, offset = divmod(height, divisor)
-        slope, divisor = divisor, slope
+    return total

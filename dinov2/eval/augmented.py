@@ -52,9 +52,10 @@ def augmented_batches(
     """
     rank, world = get_global_rank(), get_global_size()
     firsts = ((step * world + rank) * batch_size for step in steps)
+    mine: Any = [range(first, first + batch_size) for first in firsts]
     loader: DataLoader[Any] = DataLoader(
         AugmentedStream(dataset, seed=seed),
-        batch_sampler=[range(first, first + batch_size) for first in firsts],  # type: ignore[arg-type]
+        batch_sampler=mine,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=WorkerSetup(num_workers),

@@ -96,7 +96,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()[_META])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+        return arrays, json.loads(file.metadata()[_META])
 
 
 def _sha256(array: np.ndarray) -> str:

@@ -24,7 +24,6 @@ from dinov2.errors import UserError
 
 from .feature_rows import FileRows, MemoryRows
 
-
 PIECE = 1 << 16  # samples looked at together
 
 
@@ -118,20 +117,20 @@ def _batches(dataset: Dataset, device: torch.device, how: Extraction) -> Iterato
     """For each round of this rank: its first sample, how many, images (>= 1, C, H, W) and labels."""
     samples, rank, world = len(cast(Sized, dataset)), get_global_rank(), get_global_size()
     firsts = range(rank * how.batch_size, samples, world * how.batch_size)
+    mine: Any = [range(first, min(first + how.batch_size, samples)) for first in firsts]
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_sampler=[range(first, min(first + how.batch_size, samples)) for first in firsts],  # type: ignore[arg-type]
+        batch_sampler=mine,
         num_workers=how.num_workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=WorkerSetup(how.num_workers),
     )
     rounds = math.ceil(samples / (how.batch_size * world))
-    padding = None if len(firsts) == rounds else default_collate([cast(Any, dataset)[0]])
     for number, batch in enumerate(how.rounds(start_workers(loader), rounds)):
-        images, labels = padding if batch is None else batch
-        count = 0 if batch is None else len(labels)
-        first = (number * world + rank) * how.batch_size
-        yield min(first, samples), count, images.to(device, non_blocking=True), labels
+        images, labels = batch or default_collate([cast(Any, dataset)[0]])
+        count = len(labels) if batch else 0
+        first = min((number * world + rank) * how.batch_size, samples)
+        yield first, count, images.to(device, non_blocking=True), labels
 
 
 def _check_finite(name: str, values: Tensor) -> None:
@@ -140,6 +139,6 @@ def _check_finite(name: str, values: Tensor) -> None:
         bad = (~part.isfinite().all(dim=1)).nonzero().flatten()
         if len(bad):
             raise UserError(
-                f"the features of sample {number * PIECE + int(bad[0]):,} by the {name} are not finite numbers: expected "
-                "a trained model, and images that it was made for; computing in fp32 rules overflow out"
+                f"the features of sample {number * PIECE + int(bad[0]):,} by the {name} are not finite numbers. Either "
+                "its weights are not, or they overflow in the dtype that it computes in: fp32 tells which"
             )

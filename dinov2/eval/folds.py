@@ -48,7 +48,7 @@ def make_folds(samples: Features, *, count: int = 5, stratified: bool = True, se
 def hold_out(samples: Features, *, share: float = 0.1, seed: int = 0) -> Fold:
     """Set a share of the samples aside, whole groups where they are known, to choose settings on.
 
-    Falls back on single samples where there are too few groups.
+    Few groups make the share larger; of a single group, single samples are set aside.
 
     Raises:
         UserError: if there are fewer than two samples of every class.
@@ -56,12 +56,14 @@ def hold_out(samples: Features, *, share: float = 0.1, seed: int = 0) -> Fold:
     largest = int(samples.labels.bincount().max())
     if largest < 2:
         raise UserError("one sample of each class is too few to set some aside for choosing settings")
-    groups = samples.groups
     count = min(round(1 / share), largest)
-    if groups is not None and len(groups.unique()) < count:
-        logger.warning(f"{len(groups.unique())} groups are too few to set some aside; single samples are set aside")
-        groups = None
-    return make_folds(samples._replace(groups=groups), count=count, seed=seed)[0]
+    groups = None if samples.groups is None else len(samples.groups.unique())
+    if groups == 1:
+        logger.warning("all samples are of one group, so that single samples are set aside for choosing settings")
+        samples = samples._replace(groups=None)
+    elif groups is not None:
+        count = min(count, groups)
+    return make_folds(samples, count=count, seed=seed)[0]
 
 
 def _folds(splitter: Any, labels: np.ndarray, groups: np.ndarray | None) -> Iterator[Fold]:

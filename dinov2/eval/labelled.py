@@ -131,9 +131,9 @@ def _with_classes(other: LabelledSet, train: LabelledSet) -> LabelledSet:
     unknown = [name for name in found if name not in numbers]
     if unknown:
         raise UserError(
-            f"the {other.name} set {other.string} has tiles of the class {unknown[0]!r} ({len(unknown)} classes are such), "
-            f"which the {train.name} set {train.string} does not have: its classes are {', '.join(train.classes):.300}. "
-            "Label both by one table of classes"
+            f"the {other.name} set {other.string} has tiles of {len(unknown)} classes, such as {unknown[0]!r}, that "
+            f"the {train.name} set {train.string} does not have: it has {', '.join(train.classes):.300}. Label both by "
+            "one table of classes"
         )
     if list(other.classes) != list(train.classes):
         logger.info(f"classes of the {other.name} set are matched with those of the {train.name} set by their names")

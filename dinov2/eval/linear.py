@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 from dinov2.distributed import get_global_size
 from dinov2.errors import UserError
@@ -21,7 +20,7 @@ from .features import Features
 from .labelled import LabelledSet
 from .linear_heads import LEARNING_RATES, LinearHeads, LinearSettings, LinearTraining, best_head
 from .linear_probe import cached_batches
-from .linear_run import FINAL, RESULTS_FILE, RUNNING, LinearPlan, load_heads, train_and_score
+from .linear_run import RESULTS_FILE, LinearPlan, resume, train_and_score
 from .results import Row, append_lines, scored_row
 from .setup import Evaluation, base_parser, evaluation, named_tests
 from .tokens import FeatureKind, grid_columns, widest_kind
@@ -96,14 +95,8 @@ def _training(
     """Heads to be trained, as they were saved if they were."""
     heads = LinearHeads(columns, settings.scaled_rates, num_classes=num_classes, seed=settings.seed).to(job.device)
     training = LinearTraining(heads, settings)
-    saved = [] if job.args.no_resume else [job.folder / name for name in (FINAL, RUNNING)]
-    if job.args.classifier_fpath:
-        saved.append(Path(job.args.classifier_fpath))
-    found = next((path for path in saved if path.is_file()), None)
-    if found is not None:
-        load_heads(training, found, job.device)
-    elif job.args.classifier_fpath:
-        raise UserError(f"--classifier-fpath {job.args.classifier_fpath} does not exist")
+    folder = None if job.args.no_resume else job.folder
+    resume(training, folder, classifiers=job.args.classifier_fpath, device=job.device)
     return training
 
 

@@ -3,16 +3,16 @@
 Source: DINOv2's linear evaluation: heads for several kinds of features and several learning rates, SGD with momentum,
 a cosine schedule; the best on validation samples is the result. The gradients of one head do not touch another, so
 each becomes what it would be alone.
-Differs from the reference: the heads of one kind of features are one matrix product; names have as many decimals of
-the learning rate as tell the heads apart, five at least.
+Differs from the reference: the heads of one kind of features are one matrix; names have as many decimals of the
+learning rate as tell the heads apart, five at least.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,7 +53,13 @@ class LinearSettings:
 
 
 class LinearHeads(nn.Module):
-    """A linear layer for every kind of features and every learning rate, by DINOv2's names."""
+    """A linear layer for every kind of features and every learning rate.
+
+    Attributes:
+        inputs: columns of the features by the name of their kind.
+        names: DINOv2's names of the L heads of every kind.
+        weights, biases: (L * C, D) and (L * C,) by kind.
+    """
 
     def __init__(
         self, inputs: Mapping[str, slice], learning_rates: Sequence[float], *, num_classes: int, seed: int = 0
@@ -62,55 +68,83 @@ class LinearHeads(nn.Module):
 
         Args:
             inputs: columns of the features by the name of their kind, such as "1_blocks_avgpool_True".
-            learning_rates: as scaled for the batch; they are part of the names.
+            learning_rates: L, as scaled for the batch; they are part of the names.
         """
         super().__init__()
         self.inputs, self.num_classes = dict(inputs), num_classes
         decimals = _enough_decimals(learning_rates)
-        # A row for each kind, a column for each learning rate.
         self.names = {
             kind: [f"classifier_{kind}_lr_{rate:.{decimals}f}".replace(".", "_") for rate in learning_rates]
             for kind in inputs
         }
-        # Names of parameters are those of DINOv2's checkpoints: classifiers_dict.{name}.linear.{weight|bias}
-        self.classifiers_dict = nn.ModuleDict()
-        generator = torch.Generator().manual_seed(derive_seed(seed))
+        rows, generator = len(learning_rates) * num_classes, torch.Generator().manual_seed(derive_seed(seed))
+        self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
         for kind, columns in inputs.items():
-            for name in self.names[kind]:
-                linear = nn.Linear(columns.stop - columns.start, num_classes)
-                nn.init.normal_(linear.weight, std=0.01, generator=generator)
-                nn.init.zeros_(linear.bias)
-                self.classifiers_dict[name] = nn.ModuleDict({"linear": linear})
-
-    def linear(self, name: str) -> nn.Linear:
-        """One head."""
-        return self.get_submodule(f"classifiers_dict.{name}.linear")  # type: ignore[return-value]
+            self.weights[kind] = 0.01 * torch.randn(rows, columns.stop - columns.start, generator=generator)
+            self.biases[kind] = torch.zeros(rows)
 
     def forward(self, values: Tensor) -> dict[str, Tensor]:
-        """Features (B, ...) -> logits (B, L, C) of the L heads of every kind."""
-        logits = {}
-        for kind, columns in self.inputs.items():
-            heads = [self.linear(name) for name in self.names[kind]]
-            weight, bias = torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])
-            logits[kind] = F.linear(values[:, columns], weight, bias).unflatten(1, (len(heads), self.num_classes))
-        return logits
+        """Features (B, ...) -> logits (B, L, C) of the heads of every kind."""
+        return {
+            kind: F.linear(values[:, columns], self.weights[kind], self.biases[kind]).unflatten(
+                1, (-1, self.num_classes)
+            )
+            for kind, columns in self.inputs.items()
+        }
 
     @torch.no_grad()
     def predictions(self, values: Tensor) -> dict[str, Tensor]:
         """Predicted classes (m,) int64 of every head, for features (m, ...), in main memory."""
         device = next(self.parameters()).device
-        found: dict[str, list[Tensor]] = {name: [] for name in self.classifiers_dict}
+        found: dict[str, list[Tensor]] = {name: [] for names in self.names.values() for name in names}
         for part in values.split(PIECE):
             for kind, logits in self(part.to(device)).items():
                 for name, predicted in zip(self.names[kind], logits.argmax(dim=2).T.cpu()):
                     found[name].append(predicted)
         return {name: torch.cat(parts) for name, parts in found.items()}
 
+    def place(self, name: str) -> tuple[str, int]:
+        """The kind of features of a head, and the number of its learning rate."""
+        return next((kind, names.index(name)) for kind, names in self.names.items() if name in names)
+
     def model(self, name: str) -> LinearModel:
         """One head for itself."""
-        kind = next(kind for kind, names in self.names.items() if name in names)
-        head = self.linear(name)
-        return LinearModel(head.weight.detach().clone(), head.bias.detach().clone(), self.inputs[kind])
+        kind, number = self.place(name)
+        weight, bias = self._head(kind, number)
+        return LinearModel(weight.detach().clone(), bias.detach().clone(), self.inputs[kind])
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """All heads by the parameter names of DINOv2's checkpoints."""
+        found = {}
+        for kind, names in self.names.items():
+            for number, name in enumerate(names):
+                weight, bias = self._head(kind, number)
+                found[f"classifiers_dict.{name}.linear.weight"] = weight.detach().clone()
+                found[f"classifiers_dict.{name}.linear.bias"] = bias.detach().clone()
+        return found
+
+    @torch.no_grad()
+    def load_named_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take what `named_weights` gives.
+
+        Raises:
+            ValueError: if there are other heads, or they are of other shapes.
+        """
+        own = self.named_weights()
+        if set(own) != set(weights):
+            raise ValueError(f"expected {len(own)} arrays like {next(iter(own))}, got {len(weights)} others")
+        for kind, names in self.names.items():
+            for number, name in enumerate(names):
+                for part, tensor in zip(("weight", "bias"), self._head(kind, number)):
+                    stored = weights[f"classifiers_dict.{name}.linear.{part}"]
+                    if stored.shape != tensor.shape:
+                        raise ValueError(f"{name}: expected shape {tuple(tensor.shape)}, got {tuple(stored.shape)}")
+                    tensor.copy_(stored)
+
+    def _head(self, kind: str, number: int) -> tuple[Tensor, Tensor]:
+        """Weight (C, D) and bias (C,) of one head, as parts of those of all."""
+        rows = slice(number * self.num_classes, (number + 1) * self.num_classes)
+        return self.weights[kind][rows], self.biases[kind][rows]
 
 
 class HeadScore(NamedTuple):
@@ -121,48 +155,49 @@ class HeadScore(NamedTuple):
 
 
 class LinearTraining:
-    """Heads, their optimiser and its schedule: all that a checkpoint has to hold."""
+    """Heads and their optimiser: all that a checkpoint has to hold.
+
+    The loss of a head is multiplied by its learning rate, and the optimiser has the rate 1 times a cosine: as heads
+    share no parameter, and SGD without weight decay is linear in the gradients, that gives every head its own rate.
+    """
 
     def __init__(self, heads: LinearHeads, settings: LinearSettings) -> None:
         """Prepare to train heads, which are where they are to be trained."""
-        self.heads, self.iteration = heads, 0  # steps done
-        groups = [
-            {
-                "params": [p for names in heads.names.values() for p in heads.linear(names[column]).parameters()],
-                "lr": rate,
-            }
-            for column, rate in enumerate(settings.scaled_rates)
-        ]
-        self._optimizer = torch.optim.SGD(groups, momentum=settings.momentum)
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, max(settings.iterations, 1))
+        self.heads, self.total, self.iteration = heads, settings.iterations, 0  # steps in all, and done
+        device = next(heads.parameters()).device
+        self._rates = torch.tensor(settings.scaled_rates, device=device)  # (L,)
+        self._optimizer = torch.optim.SGD(heads.parameters(), lr=1.0, momentum=settings.momentum)
 
     def run(self, batches: Iterable[Features]) -> None:
         """A step for each batch of B samples on the device of the heads; equal batches on all ranks."""
         for batch in batches:
-            losses = []
+            loss = torch.zeros((), device=self._rates.device)
             for logits in self.heads(batch.values).values():  # (B, L, C)
                 targets = batch.labels[:, None].expand(logits.shape[:2])
-                losses.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
+                losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")  # (B, L)
+                loss = loss + losses.mean(dim=0) @ self._rates
             self._optimizer.zero_grad()
-            (torch.stack(losses).sum() / len(batch.labels)).backward()  # the sum over heads of their mean losses
+            loss.backward()
+            self._optimizer.param_groups[0]["lr"] = (1 + math.cos(math.pi * self.iteration / self.total)) / 2
             self._optimizer.step()
-            self._schedule.step()
             self.iteration += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Heads, optimiser, schedule, and the number of the last step, counted from 0 as in DINOv2."""
+        """Heads, optimiser, and the number of the last step, counted from 0 as in DINOv2."""
         return {
-            "model": self.heads.state_dict(),
+            "model": self.heads.named_weights(),
             "optimizer": self._optimizer.state_dict(),
-            "scheduler": self._schedule.state_dict(),
             "iteration": self.iteration - 1,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the state of `state_dict`."""
-        self.heads.load_state_dict(state["model"])
+        self.load_heads(state)
         self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["scheduler"])
+
+    def load_heads(self, state: Mapping[str, Any]) -> None:
+        """Take the heads of a state and go on after its last step, with the momentum that there is."""
+        self.heads.load_named_weights(state["model"])
         self.iteration = state["iteration"] + 1
 
 

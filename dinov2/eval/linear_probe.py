@@ -52,10 +52,10 @@ def fit_linear(
     best = best_head(scores)
     if held_out is not None:
         return LinearFit(heads.model(best.name), best, scores)
-    kind, rate = _grid_place(heads, best.name)
+    kind, rate = heads.place(best.name)
     alone = replace(settings, learning_rates=(settings.learning_rates[rate],))
     again = train_heads(train, {kind: inputs[kind]}, num_classes=num_classes, device=device, settings=alone)
-    return LinearFit(again.model(next(iter(again.classifiers_dict))), best, scores)
+    return LinearFit(again.model(again.names[kind][0]), best, scores)
 
 
 def train_heads(
@@ -92,8 +92,3 @@ def stream_samples(size: int, first: int, count: int, seed: int) -> np.ndarray:
         chosen = epochs == epoch
         samples[chosen] = Permutation(size, seed, Draw.ORDER, epoch)(places[chosen])
     return samples
-
-
-def _grid_place(heads: LinearHeads, name: str) -> tuple[str, int]:
-    """The kind of features of a head, and the number of its learning rate."""
-    return next((kind, names.index(name)) for kind, names in heads.names.items() if name in names)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -86,20 +87,32 @@ def save_heads(training: LinearTraining, path: Path) -> None:
     barrier()
 
 
-def load_heads(training: LinearTraining, path: Path, device: torch.device) -> None:
-    """Take the state of a training from a file, one of DINOv2's too.
+def resume(training: LinearTraining, folder: Path | None, *, classifiers: str | None, device: torch.device) -> None:
+    """Take the state that was saved in a folder; else heads from a file, if one is named.
 
+    Args:
+        folder: of an earlier run; None to start over.
+        classifiers: a file that this or DINOv2's linear evaluation has made.
     Raises:
         UserError: if it cannot be read, or has other heads.
     """
+    saved = folder and next((folder / name for name in (FINAL, RUNNING) if (folder / name).is_file()), None)
+    if saved is not None:
+        _load(saved, training.load_state_dict, device)
+    elif classifiers is not None:
+        _load(Path(classifiers), training.load_heads, device)
+    if training.iteration:
+        logger.info(f"going on after {training.iteration:,} steps of {saved or classifiers}")
+
+
+def _load(path: Path, take: Callable[[Any], None], device: torch.device) -> None:
     try:
-        training.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+        take(torch.load(path, map_location=device, weights_only=True))
     except Exception as error:
         raise UserError(
-            f"{path} does not have the heads of this evaluation: {str(error):.300}. Blocks, learning rates, batch size, "
+            f"{path} does not have the heads of this evaluation: {error!s:.300}. Blocks, learning rates, batch size, "
             "number of processes and classes have to be those that it was made with; --no-resume starts over"
         ) from error
-    logger.info(f"going on after {training.iteration:,} steps from {path}")
 
 
 def _write_line(folder: Path, step: int, best: HeadScore) -> None:

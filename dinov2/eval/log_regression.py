@@ -75,7 +75,13 @@ def main(args: argparse.Namespace) -> int:
             )
             for one in scored
         ]
-        job.finish(sets, rows, tokens=str(kind), scores_of_C=fit.scores, **asdict(settings))
+        job.finish(
+            sets,
+            rows,
+            tokens=str(kind),
+            scores_of_C={f"{c:g}": score.value for c, score in fit.scores.items()},
+            **asdict(settings),
+        )
     return 0
 
 

@@ -38,7 +38,7 @@ class LogisticSettings:
         max_iter: steps of L-BFGS for one of them.
         tol: largest gradient of the mean objective at which it ends.
         backend: "sklearn", "torch", or "auto": torch on a GPU.
-        metric: of `classification_metrics`, that C is chosen by; of equally good ones the smallest is taken.
+        metric: of `classification_metrics`, that C is chosen by; among equally good ones the cross-entropy decides.
         held_out: share of the training samples that C is chosen on where there are no others.
         seed: of that choice of samples.
     """
@@ -52,12 +52,19 @@ class LogisticSettings:
     seed: int = 0
 
 
+class HeldOutScore(NamedTuple):
+    """How good a C is on held-out samples; the better one is the larger one."""
+
+    value: float
+    log_likelihood: float  # mean
+
+
 class LogisticFit(NamedTuple):
     """A fitted model, the C chosen for it, and the score of every C on the held-out samples."""
 
     model: LinearModel
     best_c: float
-    scores: dict[float, float]
+    scores: dict[float, HeldOutScore]
 
 
 def fit_logistic(
@@ -79,7 +86,7 @@ def fit_logistic(
         split = hold_out(train, share=settings.held_out, seed=settings.seed)
         train, held_out = train.select(split.train), train.select(split.test)
     scores = sweep(train, held_out, num_classes=num_classes, device=device, settings=settings)
-    best_c = max(scores, key=lambda c: (scores[c], -c))
+    best_c = max(scores, key=scores.__getitem__)
     if refit_on_both:
         train = Features(torch.cat((train.values, held_out.values)), torch.cat((train.labels, held_out.labels)))
     (model,) = fit_path(train, [best_c], num_classes=num_classes, device=device, settings=settings)
@@ -88,17 +95,24 @@ def fit_logistic(
 
 def sweep(
     train: Features, held_out: Features, *, num_classes: int, device: torch.device, settings: LogisticSettings
-) -> dict[float, float]:
+) -> dict[float, HeldOutScore]:
     """Score of every C on held-out samples, in ascending order; all ranks take part."""
     cs = sorted(settings.cs)
     runs = [cs[first : first + RUN] for first in range(0, len(cs), RUN)]
-    mine: dict[float, float] = {}
+    mine: dict[float, HeldOutScore] = {}
     for run in runs[get_global_rank() :: get_global_size()]:
         models = fit_path(train, run, num_classes=num_classes, device=device, settings=settings)
         for c, model in zip(run, models):
-            mine[c] = classification_metrics(model.scores(held_out.values), held_out.labels)[settings.metric]
+            mine[c] = _score(model, held_out, settings.metric)
     scores = {c: score for part in all_gather_object(mine) for c, score in part.items()}
     return dict(sorted(scores.items()))
+
+
+def _score(model: LinearModel, held_out: Features, metric: str) -> HeldOutScore:
+    probabilities, labels = model.scores(held_out.values), held_out.labels.cpu()
+    of_labels = probabilities.gather(1, labels[:, None]).clamp_min(1e-300)  # a class may be unknown to the model
+    value = classification_metrics(probabilities, labels)[metric]
+    return HeldOutScore(value, float(of_labels.log().mean()))
 
 
 def fit_path(

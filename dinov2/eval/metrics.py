@@ -7,12 +7,13 @@ are over those that are true somewhere.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 TOP5_CLASSES = 6  # least number of classes for which "among the first five" says something
-AVERAGES = ("macro", "weighted")
+AVERAGES: tuple[Literal["macro", "weighted"], ...] = ("macro", "weighted")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def classification_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
     probabilities, labels, predicted = _prepared(scores, labels)
     count = probabilities.shape[1]
     present = labels.bincount(minlength=count) > 0
-    found = {
+    found: dict[str, Any] = {
         "acc": accuracy(predicted, labels, count),
         "bacc": accuracy(predicted, labels, count, average="macro"),
         "kappa": tm.multiclass_cohen_kappa(predicted, labels, count),

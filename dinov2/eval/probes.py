@@ -32,7 +32,7 @@ class KnnProbe:
     k: int
     temperature: float = 0.07
     vote: str = "softmax"
-    columns: slice = slice(None)
+    columns: slice = field(default_factory=lambda: slice(None))
 
     def __call__(self, train: Features, test: Tensor, *, num_classes: int, device: torch.device) -> Tensor:
         """Votes (m, C)."""
@@ -74,7 +74,7 @@ class LogisticProbe:
     """
 
     settings: LogisticSettings = field(default_factory=LogisticSettings)
-    columns: slice = slice(None)
+    columns: slice = field(default_factory=lambda: slice(None))
 
     def __call__(self, train: Features, test: Tensor, *, num_classes: int, device: torch.device) -> Tensor:
         """Probabilities (m, C)."""

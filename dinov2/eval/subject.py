@@ -75,18 +75,16 @@ class Subject:
             raise UserError(f"weights file {self.weights_file} does not exist")
         if self.crop_size % self.cfg.student.patch_size or not 0 < self.crop_size <= self.resize_size:
             raise UserError(
-                f"--crop-size {self.crop_size}: expected a multiple of student.patch_size={self.cfg.student.patch_size} "
-                f"that is not more than --resize-size {self.resize_size}"
+                f"--crop-size {self.crop_size}: expected a multiple of student.patch_size, which is "
+                f"{self.cfg.student.patch_size}, that is not more than --resize-size {self.resize_size}"
             )
 
     @cached_property
-    def weights(self) -> dict[str, Any]:
-        """Which weights are evaluated, for the results."""
+    def weights(self) -> str | None:
+        """The SHA-256 of the weights, or the words for random ones; None if only their features are known."""
         if self.untrained_seed is not None:
-            return {"file": None, "sha256": f"none: random weights of seed {self.untrained_seed}"}
-        if not self.weights_file:
-            return {"file": None, "sha256": None}
-        return {"file": self.weights_file, "sha256": _sha256(Path(self.weights_file))}
+            return f"random, of seed {self.untrained_seed}"
+        return _sha256(Path(self.weights_file)) if self.weights_file else None
 
     @property
     def precision(self) -> str:
@@ -95,13 +93,15 @@ class Subject:
 
     def eval_transform(self) -> transforms.Compose:
         """Tile -> (3, crop, crop), the same each time."""
+        mean, std = self._normalisation
         return make_classification_eval_transform(
-            resize_size=self.resize_size, crop_size=self.crop_size, **self._normalisation
+            resize_size=self.resize_size, crop_size=self.crop_size, mean=mean, std=std
         )
 
     def train_transform(self) -> transforms.Compose:
         """Tile -> (3, crop, crop), drawn at random."""
-        return make_classification_train_transform(crop_size=self.crop_size, **self._normalisation)
+        mean, std = self._normalisation
+        return make_classification_train_transform(crop_size=self.crop_size, mean=mean, std=std)
 
     @cached_property
     def backbone(self) -> DinoVisionTransformer:
@@ -150,14 +150,12 @@ class Subject:
         Args:
             file: of the features that were used.
         """
-        weights = dict(self.weights)
-        if weights["sha256"] is None and file is not None:
-            weights["sha256"] = origin_of(file)["weights"]
+        weights = self.weights or (origin_of(file)["weights"] if file is not None else None)
         return {
-            "weights": weights,
+            "weights": {"file": self.weights_file or None, "sha256": weights},
             "backbone": {key: self.cfg.student[key] for key in _BACKBONE_KEYS},
             "precision": self.precision,
-            "images": {"resize_size": self.resize_size, "crop_size": self.crop_size},
+            "images": self._images,
         }
 
     @property
@@ -165,18 +163,23 @@ class Subject:
         return self.cfg.compute_precision.teacher.backbone.mixed_precision.param_dtype
 
     @property
-    def _normalisation(self) -> dict[str, list[float]]:
-        return {"mean": list(self.cfg.augmentation.mean), "std": list(self.cfg.augmentation.std)}
+    def _images(self) -> dict[str, int]:
+        return {"resize_size": self.resize_size, "crop_size": self.crop_size}
+
+    @property
+    def _normalisation(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of the channels."""
+        return list(self.cfg.augmentation.mean), list(self.cfg.augmentation.std)
 
     def _origin(self, sets: Sequence[LabelledSet], kind: FeatureKind) -> dict[str, Any]:
         """What features are computed from; None for what is not known."""
-        known = self.weights["sha256"] is not None
+        known = self.weights is not None
         origin = {
-            "weights": self.weights["sha256"],
+            "weights": self.weights,
             "backbone": {key: self.cfg.student[key] for key in _BACKBONE_KEYS} if known else None,
             "precision": self.precision if known else None,
             "tokens": str(kind),
-            "images": {"resize_size": self.resize_size, "crop_size": self.crop_size, **self._normalisation},
+            "images": {**self._images, "mean": self._normalisation[0], "std": self._normalisation[1]},
         }
         for one in sets:
             labels = hashlib.sha256(one.labels.numpy().data).hexdigest()

@@ -23,10 +23,10 @@ from dinov2.run.tile_sets import Tile, tiles_of_demo, tiles_of_folder, write_til
 from dinov2.utils.atomic import write_text
 from dinov2.utils.cli import run_command
 from dinov2.utils.dataset_strings import join_dataset_string
-from dinov2.visualize.curves import plot_curves, read_lines
+from dinov2.visualize.report import read_rows, require_matplotlib, write_report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("data", "tiles", "tarballs", "run", "summary.json", "curves.png")
+PARTS = ("data", "tiles", "tarballs", "run", "summary.json", "report.html", "figures")
 MARKER = ".quickstart"  # a folder with this file is ours to empty
 NEIGHBOURS = 20
 DEMO_TILES = 2000
@@ -62,12 +62,13 @@ def main(args: argparse.Namespace) -> int:
     output: Path = args.output.resolve()
     if args.data is not None and args.data.resolve().is_relative_to(output):
         raise UserError(f"--data {args.data} lies in the output folder {output}; name another --output")
+    require_matplotlib()
     prepare(output)
     tiles = collect_tiles(args, output)
     labelled = any("test" in tile.splits for tile in tiles)
     pack_and_index(tiles, output, labelled=labelled)
     train(args, output, labelled=labelled)
-    plot_curves(output / "run", output / "curves.png")
+    write_report([output / "run"], output / "report.html", png_dir=output / "figures")
     summary = summarise(output / "run", seconds=time.monotonic() - started)
     write_text(output / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
     sys.stdout.write(as_table(summary, output))
@@ -135,7 +136,9 @@ def train(args: argparse.Namespace, output: Path, *, labelled: bool) -> None:
 
 def summarise(run_dir: Path, *, seconds: float) -> Summary:
     """Read the figures of a finished run."""
-    metrics, tuning = read_lines(run_dir / "training_metrics.json"), read_lines(run_dir / "results" / "tune.jsonl")
+    metrics, tuning = (
+        [row for row in read_rows(run_dir / name) if row] for name in ("training_metrics.json", "results/tune.jsonl")
+    )
     name = f"teacher.bacc_{NEIGHBOURS}"
     return Summary(
         knn_untrained=tuning[0][name] if tuning else None,
@@ -156,7 +159,7 @@ def as_table(summary: Summary, output: Path) -> str:
     rows.append(("loss", f"{summary.loss_first:.3f}", f"{summary.loss_last:.3f}"))
     lines = [f"  {label:<24}{first:>12}{last:>12}" for label, first, last in rows]
     lines.append(f"\n  {summary.tiles_per_second:.0f} tiles per second, {summary.seconds:.0f} s in all")
-    lines.append(f"  curves      {output / 'curves.png'}")
+    lines.append(f"  report      {output / 'report.html'}")
     lines.append(f"  summary     {output / 'summary.json'}")
     exports = sorted((output / "run" / "eval").glob("*/teacher_checkpoint.pth"), key=lambda path: path.stat().st_mtime)
     lines.append(f"  model       {exports[-1]}")

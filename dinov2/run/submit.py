@@ -1,9 +1,9 @@
 """Submitting a command of this project to SLURM through submitit.
 
 A job that is asked to stop, shortly before its time is over or because another one needs its place, saves its state
-and goes to the end of the queue; there it goes on where it was. Who requeues it is always exactly one: submitit,
-called when the state is saved, where it asked for the stop by its own signal; else SLURM itself, or nobody after
-`scancel`.
+and goes back to the queue; when its turn comes it goes on where it was. Exactly one requeues it. Where it is asked
+by submitit's signal, USR2, submitit does, called when the state is saved. SIGTERM comes from SLURM when it preempts
+the job, and then SLURM requeues it, provided that it has not ended by itself; or from `scancel`, and then nobody does.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # heavy, and needed only where jobs are submitted
     import submitit
 
 MAX_TIMEOUTS = 100  # times that a job may use up its time and go on
+GRACE = 600  # seconds that SLURM may take to end a job after it has sent SIGTERM
 
 
 def get_args_parser(
@@ -79,6 +81,8 @@ class Task:
         except Interrupted as interrupted:
             if requeue_signal in interrupted.signals and callable(requeue):
                 _requeue(requeue, requeue_signal)
+            if job.cluster == "slurm":
+                _wait_for_the_end()
             raise
 
     def checkpoint(self) -> "submitit.helpers.DelayedSubmission":
@@ -106,6 +110,12 @@ def _requeue(requeue: Callable[..., Any], number: signal.Signals) -> None:
     sys.exit(0)
 
 
+def _wait_for_the_end() -> None:
+    """Leave it to SLURM to end the job; submitit's handlers are back and hear what comes."""
+    for _ in range(GRACE):
+        time.sleep(1.0)  # a signal that another thread has received is handled when a sleep ends
+
+
 def submit_jobs(task_class: type[Task], args: argparse.Namespace, name: str) -> "submitit.Job | None":
     """Submit a command as one job.
 
@@ -121,11 +131,33 @@ def submit_jobs(task_class: type[Task], args: argparse.Namespace, name: str) -> 
     check_job_folder(args.output_dir)
     task = task_class(copy.copy(args))
     task.args.output_dir = str(Path(args.output_dir).expanduser().absolute())
-    folder = Path(task.args.output_dir, "slurm")
     if args.dry_run:
-        sys.stdout.write(batch_script(folder, request))
+        sys.stdout.write(batch_script(_folder_of_jobs(task.args), request))
         return None
-    return _make_executor(args.cluster, folder, request).submit(task)
+    return _make_executor(args.cluster, _folder_of_jobs(task.args), request).submit(task)
+
+
+def _folder_of_jobs(args: argparse.Namespace) -> Path:
+    """Where scripts, pickled tasks and outputs of jobs go."""
+    from submitit.core.utils import JobPaths
+
+    # Only SLURM makes folders that are named by the id of the job.
+    output = args.output_dir if args.cluster == "slurm" else JobPaths.get_first_id_independent_folder(args.output_dir)
+    return Path(output, "slurm")
+
+
+def report(job: "submitit.Job", cluster: str) -> None:
+    """Say where a submitted job writes to; wait for one on this machine.
+
+    Raises:
+        UserError: if that job does not finish.
+    """
+    sys.stdout.write(f"job {job.job_id}; it writes to {job.paths.stdout} and {job.paths.stderr}\n")
+    sys.stdout.flush()
+    if cluster == "debug":
+        job.results()  # runs here and now, and opens a debugger where it fails
+    elif cluster == "local" and (error := job.exception()):
+        raise UserError(f"job {job.job_id} has not finished: {error}")
 
 
 def job_request(args: argparse.Namespace, name: str) -> JobRequest:

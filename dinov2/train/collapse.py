@@ -30,6 +30,7 @@ targets; without centring, patch loss and KoLeo it collapsed to 0.03, 1.4 and 0.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -113,18 +114,18 @@ class CollapseAlarm:
     counts before learning has warmed up.
     """
 
-    start: int  # iterations that do not count
+    start: float  # the first iteration that counts
     low: dict[str, int] = field(default_factory=dict)  # measurements in a row, by figure
 
     @classmethod
-    def after_warmup(cls, iterations: int, *, images: int) -> "CollapseAlarm | None":
-        """The alarm of a run; none where batches of all ranks are too small to tell.
+    def after_warmup(cls, iterations: int, *, images: int) -> "CollapseAlarm":
+        """The alarm of a run; it stays silent where batches are too small to tell.
 
         Args:
             iterations: of the warm-up.
-            images: of which figures are computed.
+            images: that all ranks together compute figures of.
         """
-        return cls(max(iterations, EARLIEST_ALARM)) if images >= FEWEST_IMAGES else None
+        return cls(max(iterations, EARLIEST_ALARM) if images >= FEWEST_IMAGES else math.inf)
 
     def look(self, figures: Mapping[str, float], iteration: int) -> None:
         """Take the figures of an iteration; those that were not computed say nothing."""
@@ -136,8 +137,8 @@ class CollapseAlarm:
             if self.low[name] == PATIENCE:
                 logger.warning(
                     f"iteration {iteration}: the training may have collapsed: {meaning} ({name} = {value:.4f}, below "
-                    f"{limit} for {PATIENCE} measurements). Look at the k-NN scores; if they fall too, start again from "
-                    "a checkpoint before that with a lower optim.base_lr, a longer warm-up, "
+                    f"{limit} for {PATIENCE} measurements). Look at the k-NN scores; if they fall too, start again "
+                    "from an earlier checkpoint with a lower optim.base_lr, a longer warm-up, "
                     "train.centering=sinkhorn_knopp or a larger dino.koleo_loss_weight"
                 )
 

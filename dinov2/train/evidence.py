@@ -21,7 +21,7 @@ from .ssl_meta_arch import NUM_GLOBAL_CROPS
 
 logger = logging.getLogger("dinov2")
 
-SHOWN_PARAMETERS = 10  # of those whose gradient is not finite; all that lie below one in the network follow it
+SHOWN_PARAMETERS = 10  # the first and the last of those whose gradient is not finite; it spreads from the last ones
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def _of_this_rank(attempt: Attempt, name_tile: Callable[[int], str]) -> dict[str
         "grad_norms": {name: float(norm) for name, norm in attempt.grad_norms.items()},
         "parameters_with_nonfinite_gradient": len(bad),
         "first_of_them": bad[:SHOWN_PARAMETERS],
+        "last_of_them": bad[-SHOWN_PARAMETERS:],
         "batches": [
             {
                 "losses": figures,

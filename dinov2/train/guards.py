@@ -21,6 +21,11 @@ logger = logging.getLogger("dinov2")
 # fairseq stops at 1e-4 (its --min-loss-scale). From the first scale of 2^16, 30 overflows in a row lead below this.
 LOWEST_LOSS_SCALE = 2.0**-13
 
+_ADVICE = (
+    "Nothing was updated with it and the last checkpoint is good. Usual causes: a learning rate too high for the "
+    "batch (optim.base_lr), fp16 without grad_scaler, damaged images."
+)
+
 
 class NonFiniteError(UserError):
     """A loss or gradient that is NaN or infinite; no step was taken with it."""
@@ -68,6 +73,10 @@ class NonFiniteGuard:
             raise NonFiniteError(f"{found} {self.in_a_row} in a row, as train.max_nonfinite_steps allows. {_ADVICE}")
         logger.warning(f"{found} The step is left out: {self.in_a_row} in a row, {self.skipped:,} in this run")
 
+    def figures(self) -> dict[str, float]:
+        """What the log shows: steps of the whole run that were left out."""
+        return {"nonfinite_steps": float(self.skipped)}
+
     def state_dict(self) -> dict[str, int]:
         """The counts."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
@@ -75,12 +84,6 @@ class NonFiniteGuard:
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Take the state of `state_dict`."""
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
-
-
-_ADVICE = (
-    "Nothing was updated with it and the last checkpoint is good. Usual causes: a learning rate too high for the "
-    "batch (optim.base_lr), fp16 without grad_scaler, damaged images."
-)
 
 
 def nonfinite_figures(means: Mapping[str, float], iteration: int) -> dict[str, float]:

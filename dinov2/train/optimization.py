@@ -68,7 +68,11 @@ def loss_scale(model: SSLMetaArch) -> dict[str, Tensor]:
 
 
 def clip_gradients(model: SSLMetaArch, norms: Mapping[str, Tensor], max_norm: float) -> None:
-    """Scale each student submodule's gradient, of the norms of `gradient_norms`, to at most `max_norm` (0: leave it)."""
+    """Scale each student submodule's gradient to at most `max_norm` (0: leave it).
+
+    Args:
+        norms: of `gradient_norms`.
+    """
     if max_norm:
         for norm, module in zip(norms.values(), model.student.values(), strict=True):
             clip_grads_with_norm_(module.parameters(), max_norm, norm, foreach=True)
@@ -83,7 +87,13 @@ def step_optimizer(model: SSLMetaArch, optimizer: Optimizer) -> None:
         optimizer.step()
 
 
-def leave_out_step(model: SSLMetaArch) -> None:
-    """Go on without an update after `gradient_norms`; the loss scale stays, since overflow was not the reason."""
+def leave_out_step(model: SSLMetaArch, centers: Iterable[Tensor]) -> None:
+    """Go on without an update after `gradient_norms`; the loss scale stays, since overflow was not the reason.
+
+    Args:
+        centers: copies of `model.centers()` before the step.
+    """
+    for center, before in zip(model.centers(), centers, strict=True):
+        center.copy_(before)
     if model.fp16_scaler:
         model.fp16_scaler.update(model.fp16_scaler.get_scale())

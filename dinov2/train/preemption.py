@@ -20,8 +20,11 @@ from dinov2.utils.signals import STOP_SIGNALS
 T = TypeVar("T")
 
 
-class StopRequested(Exception):
-    """Some rank was asked to stop; raised on all ranks at the same place, where they check for it together."""
+class StopRequested(BaseException):
+    """Some rank was asked to stop; raised on all ranks at the same place, where they check for it together.
+
+    Not an `Exception`: nobody on the way up who handles errors may take it for one.
+    """
 
 
 class Interrupted(SystemExit):
@@ -36,7 +39,7 @@ class Interrupted(SystemExit):
         self.signals = signals
 
 
-class _SignalArrived(Exception):
+class _SignalArrived(BaseException):
     """Ends a wait; never leaves `StopSignals.wait_for`."""
 
 

@@ -57,35 +57,34 @@ def train_step(
     apply_to_optimizer(values, optimizer)
     optimizer.zero_grad(set_to_none=True)
     centers = [center.clone() for center in model.centers()]
-    every = cfg.train.indicators_every
-    observe = every > 0 and state.iteration % every == 0
+    observe = is_due(cfg.train.indicators_every, state.iteration)
     outputs = accumulate_gradients(model, batches, values.teacher_temp, observe=observe)
     norms = gradient_norms(model, optimizer)
     agreed = agree({**StepOutput.mean(outputs).figures(), **norms, **loss_scale(model)}, counts or {})
     wrong = nonfinite_figures(agreed.means, state.iteration)
     if wrong:
-        torch._foreach_copy_(model.centers(), centers)
-        leave_out_step(model)
+        leave_out_step(model, centers)
         attempt = Attempt(state.iteration, values, agreed.means, model.student, norms, outputs, batches)
         state.guard.refuse(attempt, wrong)
-    else:
-        state.guard.accept()
-        clip_gradients(model, norms, cfg.optim.clip_grad)
-        step_optimizer(model, optimizer)
-        model.update_teacher(values.momentum)
-    observation = None if wrong else outputs[-1].observation
+        return StepReport(figures_to_log(values, batches, {}), state.guard.figures(), agreed.sums)
+    state.guard.accept()
+    clip_gradients(model, norms, cfg.optim.clip_grad)
+    step_optimizer(model, optimizer)
+    model.update_teacher(values.momentum)
+    observation = outputs[-1].observation
+    indicators = {} if observation is None else collapse_indicators(observation)
     return StepReport(
-        figures=figures_to_log(values, batches, {} if wrong else agreed.means),
-        latest={
-            "nonfinite_steps": float(state.guard.skipped),
-            **(collapse_indicators(observation) if observation else {}),
-        },
-        counts=agreed.sums,
+        figures_to_log(values, batches, agreed.means), {**state.guard.figures(), **indicators}, agreed.sums
     )
 
 
+def is_due(every: int, iteration: int) -> bool:
+    """Whether what comes every so many iterations (0: never) comes with this one."""
+    return every > 0 and iteration % every == 0
+
+
 def figures_to_log(values: ScheduleValues, batches: Sequence[Batch], means: Mapping[str, float]) -> dict[str, float]:
-    """Schedules, tiles of this rank and those of the means that are finite: overflowed gradients of float16 are not."""
+    """Schedules, tiles of this rank, and means; but no norm of float16 gradients that have overflowed."""
     scheduled = {
         "lr": values.lr,
         "wd": values.weight_decay,

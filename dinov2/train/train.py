@@ -198,8 +198,7 @@ def take_steps(
         quarantine.share(report.counts["bad_tiles"])
         state.metrics.update(**report.figures)
         state.metrics.show(**report.latest)
-        if alarm:
-            alarm.look(report.latest, state.iteration)
+        alarm.look(report.latest, state.iteration)
         state.iteration += 1
         state.samples_consumed += plan.global_batch_size
         with state.metrics.untimed():

@@ -36,7 +36,8 @@ COLLECTIVE_MARGIN = 30.0  # seconds that collectives wait longer, so that the re
 LONGEST_TIMEOUT = 30 * 86400.0  # seconds that collectives wait where nothing is limited
 SUSPENDED = 5.0  # seconds that this thread must be late to tell that the process was stopped
 LOCKED = 3600.0  # seconds without Python; longer than a scheduler suspends a job for
-LAST_WORDS = 30  # seconds for the report
+REPORTING = 5.0  # seconds for workers to write their stacks, and for other ranks to report before a launcher ends all
+LAST_WORDS = 30  # seconds for all of the report
 
 
 class Phase(Enum):
@@ -189,7 +190,7 @@ class Watchdog:
         faulthandler.dump_traceback(file=log_descriptor(), all_threads=True)
         for child in active_children():
             os.kill(child.pid, signal.SIGQUIT)  # a worker's own handler writes its stacks
-        time.sleep(1.0)
+        time.sleep(REPORTING)
         for child in active_children():
             child.kill()  # one that is stopped would stay
         os._exit(ExitCode.HUNG)

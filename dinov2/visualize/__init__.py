@@ -1,1 +1,1 @@
-"""Pictures of a run."""
+"""What trainings and models look like: the report of a run."""

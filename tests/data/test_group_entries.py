@@ -151,14 +151,14 @@ def test_a_pattern_that_is_none(tar: Path) -> None:
         group(tar, pattern="x", csv=tar)
 
 
-def test_a_table_of_base_names_and_paths(tar: Path) -> None:
-    rows = [f"TUM/slide{i}/t{j}.jpg,{['007', '7', '1e5'][i]}" for i in range(3) for j in range(2)]
-    rows += [f"s{i}_{j:03}.jpg, nice slide " for i in range(2) for j in range(2)]
-    table = write_csv(tar.parent / "g.csv", [*rows, "late.jpg,7", "not_here.jpg,8"], "filename,group")
+@pytest.mark.parametrize("names", [("007", "7", "12", "0"), ("1.5", "1e5", "inf", "nice slide")])
+def test_a_table_of_base_names_and_paths(tar: Path, names: tuple[str, ...]) -> None:
+    rows = [f"TUM/slide{i}/t{j}.jpg,{names[i]}" for i in range(3) for j in range(2)]
+    rows += [f"s{i}_{j:03}.jpg, {names[3]} " for i in range(2) for j in range(2)]
+    table = write_csv(tar.parent / "g.csv", [*rows, f"late.jpg,{names[1]}", "not_here.jpg,8"], "filename,group")
     group(tar, csv=table)
-    names = ["007"] * 2 + ["7"] * 2 + ["1e5"] * 2 + ["nice slide"] * 4 + ["7"]
-    assert group_of_rows(tar.parent) == names
-    assert loaded(tar.parent).names == ("007", "7", "1e5", "nice slide")
+    assert group_of_rows(tar.parent) == [names[i] for i in (0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 1)]
+    assert loaded(tar.parent).names == names
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Drawing by group: against a simulation that lists every position, and in its statistics."""
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from dinov2.data.groups import Groups
 from dinov2.data.weighted_order import SMALL_GROUP, WeightedOrder, check_weights, group_weights
@@ -110,6 +112,18 @@ def test_epochs_and_seeds_have_nothing_in_common():
                 assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
 
 
+def test_an_epoch_is_not_another_one_with_groups_exchanged():
+    groups = groups_of_sizes(1000, 1000)
+    first = [WeightedOrder(groups, np.ones(2), 0, epoch).groups(np.arange(60)) for epoch in range(8)]
+    assert len({tuple(numbers ^ numbers[0]) for numbers in first}) == 8
+
+    groups = groups_of_sizes(*[40] * 50)
+    follow = [
+        set(pairwise(WeightedOrder(groups, np.ones(50), 0, epoch).groups(np.arange(2000)).tolist())) for epoch in (0, 1)
+    ]
+    assert len(follow[0] & follow[1]) < 0.2 * len(follow[0])  # neither do the same groups come after each other
+
+
 def test_every_sample_of_a_group_is_equally_likely_at_every_visit():
     """Chi-square of (visit, sample) over many keys, for an order that is sorted and one that is a network."""
     size, keys = 6, 800
@@ -163,8 +177,17 @@ def test_an_unknown_group_is_named_with_the_nearest():
         group_weights(groups, {"TCGA_BRCA": 2})
     with pytest.raises(UserError, match=r'there is no group "x"\. There are "TCGA-BRCA", "CPTAC\\n"'):
         group_weights(groups, {"x": 2})
-    with pytest.raises(UserError, match='"equl" weighs no groups'):
-        group_weights(groups, "equl")
+
+
+@pytest.mark.parametrize("rule", ["equl", None, True, [1, 2], "0.5", {"g1": "2"}, {"g1": None}, {"g1": False}])
+def test_rules_that_are_none(rule):
+    with pytest.raises(UserError, match=r"(cannot be weighed by .*|has the weight .*): expected "):
+        group_weights(groups_of_sizes(4, 4), rule)
+
+
+def test_rules_from_a_configuration():
+    groups = Groups([[0, 0, 2], [1, 2, 2]], ["0", "1"])
+    assert group_weights(groups, OmegaConf.create({"weights": {0: 3}}).weights).tolist() == [3, 1]
 
 
 @pytest.mark.parametrize(
@@ -195,6 +218,7 @@ def test_a_power_beyond_all_numbers_is_refused():
 
 def test_weights_at_the_ends_of_what_numbers_can_be():
     groups = groups_of_sizes(4, 5, 6)
-    for weights in ([1e308, 1e308, 1e308], [1e-320, 1e-320, 1e-320], [1, 1e-300, 1e-300]):
-        samples = WeightedOrder(groups, np.array(weights), 3)(np.arange(15))
-        assert len(np.unique(groups.of(samples))) == (3 if weights[0] != 1 else 1)
+    for weights, drawn in (([1e308] * 3, {0, 1, 2}), ([1e-320] * 3, {0, 1, 2}), ([1, 1e-300, 1e-300], {0})):
+        for key in range(6):  # which arc comes first
+            samples = WeightedOrder(groups, np.array(weights), key)(np.arange(15))
+            assert set(groups.of(samples).tolist()) == drawn

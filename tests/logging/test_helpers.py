@@ -35,6 +35,19 @@ def test_lines_at_every_tenth_and_the_last_iteration(tmp_path):
     assert reports == lines
 
 
+def test_figures_that_are_shown_as_they_are_also_after_a_resume():
+    metrics, resumed = MetricLogger(), MetricLogger()
+    for number in (1.0, 2.0, 3.0):
+        metrics.show(rank=number)
+        metrics.update(loss=number)
+    resumed.load_state_dict(metrics.state_dict())
+    for logger in (metrics, resumed):
+        logger.show(rank=0.0)
+        logger.update(loss=9.0)
+        line = logger.snapshot(3)
+        assert (line["rank"], line["loss"]) == (0.0, 2.0)
+
+
 def test_evaluations_do_not_count_as_training_time():
     metrics = MetricLogger()
     for _ in metrics.log_every(range(3), 10):

@@ -48,6 +48,6 @@ def test_knn_vote():
     normalize = torch.nn.functional.normalize
     query = Features(normalize(figures["train_features"], dim=1), figures["train_labels"])
     test = normalize(figures["test_features"], dim=1)
-    votes = knn_vote(query, test, nb_knn=[1, 10, 20, 100], temperature=0.07, num_classes=5, batch_size=37)
+    votes = knn_vote(query, test, nb_knn=[1, 10, 20, 100], temperature=0.07, num_classes=5)
     for k, scores in votes.items():
         assert_close(scores, figures[f"probas_{k}"].numpy(), 1e-5)

@@ -43,7 +43,8 @@ def test_on_labelled_tiles(folder, tmp_path, capfd):
     assert set(summary) == {"knn_untrained", "knn_trained", "loss_first", "loss_last", "tiles_per_second", "seconds"}
     assert 0 <= summary["knn_trained"] <= 1
     assert summary["loss_first"] > 0
-    assert Image.open(output / "curves.png").size[0] > 500
+    assert Image.open(output / "figures" / "scores.png").size[0] > 500
+    assert "Training report" in (output / "report.html").read_text()
     printed = capfd.readouterr().out
     assert "$ tar -chf" in printed
     assert "20-NN balanced accuracy" in printed
@@ -56,7 +57,7 @@ def test_on_tiles_without_classes(folder, tmp_path):
     summary = json.loads((output / "summary.json").read_text())
     assert summary["knn_untrained"] is None
     assert summary["knn_trained"] is None
-    assert (output / "curves.png").is_file()
+    assert (output / "report.html").is_file()
 
 
 def test_photographs_are_never_split(folder):

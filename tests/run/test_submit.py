@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from crashes import COMPLETE, STEPS, outcome, report_every_step, run
-from forks import exit_codes, forked
+from forks import exit_codes, forked, wait_until
 from runs import arguments
 from submitit import JobEnvironment
 from submitit.core.submission import process_job
@@ -173,12 +173,14 @@ def submitted(folder: Path, command: list[str]) -> None:
     delayed.dump(folder / "17_submitted.pkl")
 
 
-def job_process(rank: int, folder: Path, tasks: int, stop_after: int | None, number: int) -> None:
-    """A process of job 17 as submitit's local executor starts it; after some steps it is asked to stop."""
+def job_process(
+    rank: int, folder: Path, tasks: int, stop_after: int | None, number: int, cluster: str = "local"
+) -> None:
+    """A process of job 17 as submitit's executors start it; after some steps its last one is asked to stop."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)
     os.environ.update(
-        SUBMITIT_EXECUTOR="local",
+        SUBMITIT_EXECUTOR=cluster,
         SUBMITIT_LOCAL_JOB_ID="17",
         SUBMITIT_LOCAL_NTASKS=str(tasks),
         SUBMITIT_LOCAL_GLOBALID=str(rank),
@@ -233,6 +235,25 @@ def test_one_process_requeues_a_job_of_two(number, codes, vit_mini, image_folder
     assert [text.count("Requeued job 17") for text in logs] == [int(number == signal.SIGUSR2), 0]
     assert ((folder / "17_submitted.pkl").stat().st_mtime_ns > before) == (number == signal.SIGUSR2)
     assert not list(folder.glob("*_result.pkl"))
+
+
+def test_a_preempted_job_waits_for_slurm(vit_mini, slurm, image_folder, tmp_path):
+    """SLURM does not requeue a job that has ended by itself; submitit's signal is still heard after the state is saved."""
+    program(slurm / "scontrol", f'printf "%s " "$@" >> {shlex.quote(str(slurm / "scontrol.txt"))}')
+    folder, output, logs = tmp_path / "jobs", tmp_path / "run", tmp_path / "logs"
+    submitted(folder, arguments(image_folder, output, *COMPLETE, "train.num_workers=0"))
+
+    def in_slurm(rank):
+        os.environ.update(SLURM_JOB_ID="17", SLURM_NTASKS="1", SLURM_JOB_NUM_NODES="1", SLURM_PROCID="0")
+        job_process(rank, folder, 1, 3, signal.SIGTERM, cluster="slurm")
+
+    with forked(in_slurm, logs=logs) as processes:
+        wait_until(lambda: "saved after 3 iterations" in (logs / "rank0.txt").read_text())
+        assert exit_codes(processes, 1) == [None]
+        os.kill(processes[0].pid, signal.SIGTERM)
+        os.kill(processes[0].pid, signal.SIGUSR2)
+        assert exit_codes(processes, 30) == [255], (logs / "rank0.txt").read_text()
+    assert (slurm / "scontrol.txt").read_text() == "requeue 17 "
 
 
 class Recorded(Task):

@@ -23,6 +23,11 @@ from dinov2.train.watchdog import Phase, TimeLimits, Watchdog, process_state
 SHORT = TimeLimits(step=0.4, data=0.5, evaluation=1.0, save=1.0)
 
 
+@pytest.fixture(autouse=True)
+def quick_report(monkeypatch):
+    monkeypatch.setattr(watchdog_module, "REPORTING", 0.2)
+
+
 def hang(rank: int, phase: Phase) -> None:
     """Take a few quick steps and then never finish a phase."""
     with Watchdog(SHORT) as watchdog:

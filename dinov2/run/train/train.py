@@ -8,10 +8,8 @@ is over or another job takes its place.
 
 import argparse
 import os
-import sys
 
-from dinov2.errors import UserError
-from dinov2.run.submit import Task, get_args_parser, submit_jobs
+from dinov2.run.submit import Task, get_args_parser, report, submit_jobs
 from dinov2.utils.cli import run_command
 
 
@@ -38,14 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     get_cfg_from_args(args)  # a mistake is found before the job has waited for its turn
     job = submit_jobs(TrainingTask, args, name="dinov2:train")
-    if job is None:
-        return 0
-    sys.stdout.write(f"job {job.job_id}; it writes to {job.paths.stdout} and {job.paths.stderr}\n")
-    if args.cluster != "slurm":
-        sys.stdout.flush()
-        error = job.exception()
-        if error is not None:
-            raise UserError(f"job {job.job_id} has not finished: {error}")
+    if job is not None:
+        report(job, args.cluster)
     return 0
 
 

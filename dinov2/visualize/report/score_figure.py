@@ -45,7 +45,7 @@ def shown_value(name: str, value: float) -> str:
 def _panel(runs: Sequence[Run], names: Sequence[str], bests: Sequence[Best | None]) -> Panel:
     score = parse_name(names[0])
     metric, factor, unit = METRICS.get(score.metric, (score.metric, 1.0, ""))
-    title = ", ".join(part for part in (score.data_set, _probe(score), score.variant) if part)
+    title = ", ".join(part for part in (_probe(score), score.variant, score.data_set) if part)
     networks = [parse_name(name).network for name in names]
     lines = [Line(name, network, NETWORKS.index(network or NETWORKS[0])) for name, network in zip(names, networks)]
     curves = make_curves(runs, lines, source=attrgetter("scores"), scale=factor, markers=True)

@@ -1,16 +1,11 @@
-"""The configuration of a run beside the defaults and beside those of other runs."""
+"""The configuration of a run, as its file has it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-
-from dinov2.configs.merge import DEFAULT_FILE
-
-ABSENT = "(absent)"  # shown for a key that a run or the defaults do not have
-PLACES = ("train.output_dir",)  # settings that differ between any two runs
 
 
 @dataclass(frozen=True)
@@ -37,11 +32,6 @@ def read_settings(path: Path) -> Settings:
     return Settings(flatten(content), text)
 
 
-def default_settings() -> dict[str, Any]:
-    """The defaults of this version."""
-    return read_settings(DEFAULT_FILE).values
-
-
 def flatten(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Values by dotted name; a list is one value, and so is an empty section."""
     flat: dict[str, Any] = {}
@@ -49,17 +39,3 @@ def flatten(section: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value})
     return flat
-
-
-def differences(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """(name, one text for each column) of every setting that is not the same in all columns."""
-    names = sorted(set().union(*columns).difference(PLACES))
-    rows = [(name, [_shown(column, name) for column in columns]) for name in names]
-    return [(name, texts) for name, texts in rows if len(set(texts)) > 1]
-
-
-def _shown(values: Mapping[str, Any], name: str) -> str:
-    if name not in values:
-        return ABSENT
-    value = values[name]
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

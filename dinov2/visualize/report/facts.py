@@ -116,7 +116,10 @@ def _speed(run: Run) -> str:
     newest = run.metrics.last("tiles_per_second")
     if not seconds or newest is None:
         return UNKNOWN
-    return f"{tiles_seen(run) / seconds:,.0f} on average, {newest:,.0f} last"
+    average, last = (
+        f"{speed:,.0f}" if speed >= 100 else f"{speed:.1f}" for speed in (tiles_seen(run) / seconds, newest)
+    )
+    return f"{average} on average, {last} last"
 
 
 def _waiting(run: Run) -> str:

@@ -10,11 +10,10 @@ from .table import Table
 HEADER = ("score", "first", "best", "after", "newest")
 
 
-def score_table(run: Run) -> Table | None:
-    """First, best and newest value of every score; None where there are none."""
+def score_tables(run: Run) -> list[Table]:
+    """First, best and newest value of every score, in one table; none where there are no scores."""
     rows = [row for name in score_names(run.scores.values) if (row := _row(run, name))]
-    count = len(run.scores)
-    return Table(f"All scores, of {count:,} evaluation(s)", HEADER, rows, folded=True) if rows else None
+    return [Table(f"Scores of {len(run.scores):,} evaluations", HEADER, rows, folded=True)] if rows else []
 
 
 def _row(run: Run, name: str) -> tuple[str, ...] | None:

@@ -156,11 +156,13 @@ def _describe_curve(curve: Curve) -> str:
 def footnotes(plot: Plot) -> str:
     """What a reader must know of how the curves of a figure were made from the reports."""
     notes = []
+    if any(curve.run for curve in plot.curves):
+        notes.append("Of lines that coincide, that of the last run is seen.")
     longest = max((curve.band.per_point for curve in plot.curves), default=1)
     if longest > 1:
         notes.append(
-            f"Thinned: a point stands for up to {longest:,} reports; the line is their median, and the band reaches from "
-            "the smallest to the largest of them."
+            f"Thinned: a point stands for up to {longest:,} reports; the line is their median, and the band reaches "
+            "from the smallest to the largest of them."
         )
     broken = sum(curve.nonfinite for curve in plot.curves)
     if broken:

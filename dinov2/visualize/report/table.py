@@ -1,5 +1,6 @@
 """A table of the report, as plain text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -13,5 +14,5 @@ class Table:
 
     caption: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     folded: bool = False

@@ -1,25 +1,25 @@
-"""The report of one or several runs: one HTML file that needs nothing else, and its figures as PNG files."""
+"""The page: one HTML file that needs nothing else, and its figures as PNG files beside it."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from dinov2.errors import UserError
 from dinov2.utils.atomic import write_text
 
-from .drawing import COLOURS, as_svg, require_matplotlib, write_png
 from .facts import facts_of
 from .figures import make_plots
 from .incidents import bad_tile_tables, nonfinite_tables
+from .pictures import as_svg, require_matplotlib, write_png
 from .plots import Plot, describe, footnotes
 from .run_folder import Run, read_runs
-from .score_table import score_table
-from .settings import default_settings, differences
+from .score_table import score_tables
+from .settings_table import settings_tables
+from .style import COLOURS
 from .table import Table
 
-TEMPLATE = "report.html"
+TEMPLATE = "page.html"
 MOST_RUNS = len(COLOURS)  # more lines of one figure cannot be told apart
 
 
@@ -34,6 +34,16 @@ class Figure:
     descriptions: list[str]
 
 
+@dataclass(frozen=True)
+class Section:
+    """Tables under a title, and (title, text) listings."""
+
+    name: str
+    title: str
+    tables: list[Table]
+    listings: list[tuple[str, str]] = field(default_factory=list)
+
+
 def write_report(folders: Sequence[Path], output: Path, *, png_dir: Path | None = None) -> list[Path]:
     """Write the report of the runs in these folders.
 
@@ -44,7 +54,7 @@ def write_report(folders: Sequence[Path], output: Path, *, png_dir: Path | None 
     Returns:
         The files written.
     Raises:
-        UserError: if matplotlib is missing, a folder is no run's, or there are too many.
+        UserError: if matplotlib is missing, a folder is no run's, there are too many, or nothing can be written.
     """
     require_matplotlib()
     if len(folders) > MOST_RUNS:
@@ -52,11 +62,14 @@ def write_report(folders: Sequence[Path], output: Path, *, png_dir: Path | None 
     runs = read_runs(folders)
     plots = make_plots(runs)
     pictures = [] if png_dir is None else [png_dir / f"{plot.name}.png" for plot in plots]
-    for plot, picture in zip(plots, pictures):
-        write_png(plot, picture)
     # A name of a file may be no text in any encoding; such characters become question marks.
     page = render(runs, plots).encode("utf-8", "replace").decode("utf-8")
-    write_text(output, page)
+    try:
+        write_text(output, page)
+        for plot, picture in zip(plots, pictures):
+            write_png(plot, picture)
+    except OSError as error:
+        raise UserError(f"the report cannot be written: {error}. Name another --output or --png-dir") from error
     return [output, *pictures]
 
 
@@ -69,14 +82,12 @@ def render(runs: Sequence[Run], plots: Sequence[Plot]) -> str:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(
         runs=runs,
-        figures=[_figure(plot, number) for number, plot in enumerate(plots, start=1)],
         facts=facts_of(runs),
-        settings=_settings_tables(runs),
-        details=[(run, _tables(run)) for run in runs],
+        figures=[_figure(plot, number) for number, plot in enumerate(plots, start=1)],
+        sections=_sections(runs),
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
     )
 
@@ -85,29 +96,21 @@ def _figure(plot: Plot, number: int) -> Figure:
     return Figure(plot, number, as_svg(plot), footnotes(plot), [describe(panel) for panel in plot.panels])
 
 
-def _tables(run: Run) -> dict[str, list[Table]]:
-    """The tables of a run by the title of their section."""
-    scores = score_table(run)
-    return {
-        "Scores": [scores] if scores else [],
-        "Bad tiles": bad_tile_tables(run),
-        "Steps without a finite loss or gradient": nonfinite_tables(run),
-    }
+def _sections(runs: Sequence[Run]) -> list[Section]:
+    """What follows the figures; sections without a table are left out, but for that of the settings."""
+    tables = [
+        Section("all-scores", "All scores", _tables(runs, score_tables)),
+        Section("bad-tiles", "Bad tiles", _tables(runs, bad_tile_tables)),
+        Section("nonfinite", "Steps without a finite loss or gradient", _tables(runs, nonfinite_tables)),
+    ]
+    listings = [(f"The whole configuration of {run.label}", run.settings.text) for run in runs if run.settings.text]
+    settings = Section("settings", "Settings", settings_tables(runs), listings)
+    return [section for section in tables if section.tables] + [settings]
 
 
-def _settings_tables(runs: Sequence[Run]) -> list[Table]:
-    """Settings in which the runs differ, and those of each run that are not the defaults."""
-    tables: list[Table] = []
-    known = [run for run in runs if run.settings.values]
-    if len(known) > 1:
-        rows = differences([run.settings.values for run in known])
-        header = ("setting", *(run.label for run in known))
-        tables.append(Table("What the runs differ in", header, [(name, *texts) for name, texts in rows]))
-    defaults = default_settings()
-    for run in known:
-        rows = differences([run.settings.values, defaults])
-        caption = f"What {run.label} has set otherwise than the defaults"
-        tables.append(
-            Table(caption, ("setting", "value", "default"), [(n, *t) for n, t in rows], folded=len(known) > 1)
-        )
-    return tables
+def _tables(runs: Sequence[Run], make: Callable[[Run], list[Table]]) -> list[Table]:
+    """The tables of all runs; of several, they say whose they are."""
+    named = [(run, table) for run in runs for table in make(run)]
+    if len(runs) == 1:
+        return [table for _, table in named]
+    return [replace(table, caption=f"{run.label}: {table.caption}") for run, table in named]

@@ -113,7 +113,9 @@ def check_is_run(folder: Path) -> None:
     found = ", ".join(names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "") if names else "nothing"
     inside = sorted(path.parent for path in folder.glob(f"*/{METRICS}"))
     hint = f"did you mean {' or '.join(map(str, inside[:3]))}?" if inside else "Name the --output-dir of a training"
-    raise UserError(f"{folder} has neither {METRICS} nor {TIMELINE}, so no training has begun here; found {found}. {hint}")
+    raise UserError(
+        f"{folder} has neither {METRICS} nor {TIMELINE}, so no training has begun here; found {found}. {hint}"
+    )
 
 
 def _label(folder: Path, folders: Sequence[Path]) -> str:

@@ -13,9 +13,9 @@ from .run_folder import Run
 
 _MINUS = " - "  # between two names of train.collapse.LIMITS: their difference
 _CAPTION = (
-    f"Each reported figure is of one step. Dashed: where a warning is logged, after {PATIENCE} figures in a row below it "
-    f"and never before warm-up and iteration {EARLIEST_ALARM} are over; log K is the entropy of uniform targets. A target "
-    "tells of its image what the entropy of the mean target exceeds the mean entropy of the targets by."
+    f"Each reported figure is of one step. Dashed: where a warning is logged, after {PATIENCE} figures in a row below "
+    f"it and not before warm-up and iteration {EARLIEST_ALARM} are over; log K, the entropy of uniform targets. What "
+    "targets say about their image is the entropy of the mean target minus the mean entropy of targets."
 )
 
 
@@ -27,8 +27,8 @@ def collapse_plot(runs: Sequence[Run]) -> Plot:
 
 
 _TOKENS = (
-    PanelPlan("spread of class tokens", "cls_std", (Line("cls_std"),), from_zero=True),
-    PanelPlan("effective rank of class tokens", "cls_rank", (Line("cls_rank"),), from_zero=True),
+    PanelPlan("spread of class tokens", "std * sqrt(D)", (Line("cls_std"),), from_zero=True),
+    PanelPlan("dimensions of class tokens", "effective rank", (Line("cls_rank"),), from_zero=True),
     PanelPlan("student and teacher", "cosine of class tokens", (Line("student_teacher_cosine"),)),
 )
 
@@ -45,7 +45,7 @@ def _target_plans(runs: Sequence[Run], kind: str, name: str) -> list[PanelPlan]:
             limits=uniform,
         ),
         PanelPlan(
-            f"{name} targets tell of their image",
+            f"{name} targets, about their image",
             "information [nats]",
             (Line(f"{of_mean}{_MINUS}{entropy}"),),
             from_zero=True,
@@ -61,9 +61,10 @@ def _target_plans(runs: Sequence[Run], kind: str, name: str) -> list[PanelPlan]:
 
 
 def _prototypes(runs: Sequence[Run], kind: str) -> set[int]:
-    """The numbers K of prototypes of a head."""
-    sections = [kind if run.settings.values.get("ibot.separate_head") else "dino" for run in runs]
-    counts = [run.settings.values.get(f"{section}.head_n_prototypes") for run, section in zip(runs, sections)]
+    """The numbers K of prototypes that targets of a kind are over."""
+    shown = [run.settings.values for run in runs if f"{kind}_target_entropy" in run.metrics.values]
+    sections = [kind if values.get("ibot.separate_head") else "dino" for values in shown]
+    counts = [values.get(f"{section}.head_n_prototypes") for values, section in zip(shown, sections)]
     return {count for count in counts if isinstance(count, int) and count > 1}
 
 
