@@ -45,7 +45,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     cross.add_argument(
         "--n-last-blocks", type=int, nargs="+", default=(1, 4), metavar="N", help="of linear classifiers"
     )
-    cross.add_argument("--iterations", type=int, default=2000, metavar="N", help="steps of the linear classifiers")
+    cross.add_argument("--iterations", type=int, default=1000, metavar="N", help="steps of the linear classifiers")
     return parser
 
 

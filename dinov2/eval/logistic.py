@@ -45,7 +45,7 @@ class LogisticSettings:
 
     cs: Sequence[float] = C_VALUES
     max_iter: int = 1000
-    tol: float = 1e-6
+    tol: float = 1e-5
     backend: str = "auto"
     metric: str = "acc"
     held_out: float = 0.1

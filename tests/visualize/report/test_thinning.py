@@ -20,7 +20,8 @@ def test_a_short_curve_stays_what_it_is():
 def test_every_bin_has_its_median_and_extremes(count, bins, seed):
     y = np.random.default_rng(seed).normal(size=count)
     band = thin(np.arange(count), y, y, y, bins=bins)
-    parts = [y[start:end] for start, end in zip(edges := [count * i // bins for i in range(bins + 1)], edges[1:])]
+    edges = [count * i // bins for i in range(bins + 1)]
+    parts = [y[start:end] for start, end in zip(edges, edges[1:])]
     np.testing.assert_array_equal(band.middle, list(map(np.median, parts)))
     np.testing.assert_array_equal(band.low, list(map(np.min, parts)))
     np.testing.assert_array_equal(band.high, list(map(np.max, parts)))
