@@ -104,7 +104,8 @@ def kill_at_random(arguments: list[str], output: Path, logs: Path, *, seed: int,
 
 def has_taken(steps: int, process: BaseProcess, logs: Path) -> bool:
     """Whether a training that began just now has reported so many steps, or a process of it has ended."""
-    return process.exitcode is not None or (logs / "rank0.txt").read_text().count(" Training  [") >= steps
+    log = logs / "rank0.txt"
+    return process.exitcode is not None or (log.exists() and log.read_text().count(" Training  [") >= steps)
 
 
 def in_parallel(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:

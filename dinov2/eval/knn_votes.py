@@ -2,8 +2,8 @@
 
 Source: Wu et al. 2018, section 3.4; DINOv2's constants. A vote weighs softmax(cosine / temperature) over the largest
 number of neighbours asked for. Or every neighbour has one vote, as in scikit-learn's KNeighborsClassifier.
-Differs from the reference: k is cut to the number of query samples instead of failing, and of equally similar
-neighbours the first in the data set counts as the nearer one.
+Differs from the reference: k is cut to the number of query samples instead of failing; of equally similar neighbours
+the first in the data set counts as the nearer one; cosines that differ by less than float32 shows are told apart.
 """
 
 import logging
@@ -90,8 +90,8 @@ def knn_vote(
     votes: dict[int, list[Tensor]] = {k: [] for k in nb_knn}
     for found in nearest_neighbours(query.values, test, largest, device=device or get_device()):
         # On a GPU the order of additions, and with it the last bits, would change from run to run.
-        similarity, classes = found.similarity.cpu(), labels[found.row.cpu()]  # (t, K) each
-        weights = torch.softmax(similarity / temperature, dim=1) if vote == "softmax" else torch.ones_like(similarity)
+        closeness, classes = found.closeness.cpu(), labels[found.row.cpu()]  # (t, K) each
+        weights = torch.softmax(closeness / temperature, dim=1) if vote == "softmax" else torch.ones_like(closeness)
         for k in nb_knn:
             scores = torch.zeros(len(weights), num_classes)
             votes[k].append(scores.scatter_add_(1, classes[:, :k], weights[:, :k]))  # (t, C)

@@ -36,7 +36,7 @@ def setup_logging(output: str | Path | None = None, *, level: int = logging.INFO
 def log_descriptor() -> int:
     """Descriptor of this process's log file, for what is written without Python's help; standard error without one."""
     files = (handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler))
-    return next((file.stream.fileno() for file in files), 2)
+    return next((file.stream.fileno() for file in files if file.stream is not None), 2)
 
 
 def _log_file(output: Path) -> Path:

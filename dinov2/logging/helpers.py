@@ -146,6 +146,12 @@ class MetricLogger:
             current.reported = True
             current.report(current.number)
 
+    def sync(self) -> None:
+        """Wait until the lines of the file are on disk, as they must be before a checkpoint that comes after them."""
+        if self.output_file is not None and self.output_file.exists():
+            with self.output_file.open("rb") as file:
+                os.fsync(file.fileno())
+
     def state_dict(self) -> dict[str, Any]:
         """Windows and totals of all metrics."""
         return {name: meter.state_dict() for name, meter in self.meters.items()}

@@ -101,7 +101,13 @@ def export_hook(every: int, output_dir: Path, *, total: int, stop_on_error: bool
 
 def checkpoint_hook(every: int, checkpointer: Checkpointer) -> Hook:
     """Save the whole state."""
-    return Hook(every, lambda state: checkpointer.save(state.snapshot(), state.iteration), Phase.SAVE)
+    return Hook(every, lambda state: save_state(state, checkpointer), Phase.SAVE)
+
+
+def save_state(state: TrainState, checkpointer: Checkpointer) -> None:
+    """Save the whole state, when all that was reported until then is on disk."""
+    state.metrics.sync()
+    checkpointer.save(state.snapshot(), state.iteration)
 
 
 def poll_hook(checkpointer: Checkpointer) -> Hook:

@@ -41,6 +41,7 @@ from dinov2.train.hooks import (
     poll_hook,
     report_hook,
     run_hooks,
+    save_state,
     tuning_hook,
 )
 from dinov2.train.optimization import build_grad_scaler, build_optimizer
@@ -220,7 +221,7 @@ def save_interrupted(
         Interrupted: always.
     """
     with supervisor.phase(Phase.SAVE):
-        checkpointer.save(state.snapshot(), state.iteration)
+        save_state(state, checkpointer)
         checkpointer.finish()
     for sink in sinks:
         sink.close()

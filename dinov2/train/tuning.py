@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ class Tuner:
         self.results_file.parent.mkdir(parents=True, exist_ok=True)
         with self.results_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"iteration": iteration, **scores}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint that comes after it must not outlive it
         shown = {name: value for name, value in scores.items() if ".bacc_" in name}
         logger.info(
             f"k-NN after {iteration} steps, balanced accuracy: "

@@ -189,7 +189,8 @@ class Watchdog:
         logger.critical(text)
         faulthandler.dump_traceback(file=log_descriptor(), all_threads=True)
         for child in active_children():
-            os.kill(child.pid, signal.SIGQUIT)  # a worker's own handler writes its stacks
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGQUIT)  # a worker's own handler writes its stacks
         time.sleep(REPORTING)
         for child in active_children():
             child.kill()  # one that is stopped would stay

@@ -24,24 +24,25 @@ PAIR = ("train.batch_size_per_gpu=2", "train.num_workers=0", "evaluation.eval_pe
 POINTS = ("save.begin", "shard.half_written", "shard.written", "save.before_agreement", "save.before_rename")
 
 
-def test_one_of_two_ranks_killed(image_folder, tmp_path):
+@pytest.mark.parametrize("trials", [3, pytest.param(10, marks=pytest.mark.slow)])  # 1 minute
+def test_one_of_two_ranks_killed(image_folder, tmp_path, trials):
     arguments = training(image_folder, tmp_path / "whole", *PAIR)
     assert run(arguments, tmp_path / "logs", ranks=2) == [0, 0]
     expected = outcome(tmp_path / "whole")
     seed = int.from_bytes(os.urandom(3), "little")
     rng = random.Random(seed)
-    print(f"\nseed {seed}")
     kills = 0
-    for trial in range(4):
+    for trial in range(trials):
         output, logs = tmp_path / str(trial), tmp_path / f"{trial}.logs"
         arguments = training(image_folder, output, *PAIR)
         for number in range(2):
             codes = kill_one_rank(arguments, logs / str(number), rng)
             kills += -9 in codes
             assert set(codes) <= {-9, int(ExitCode.LOST_RANK), 0}, shown(logs / str(number))
-        assert run(arguments, logs / "last", ranks=2) == [0, 0]
-        assert outcome(output) == expected
-    print(f"one of 2 ranks killed {kills} times: the other ended by itself, both went on from the same step, bit-exact")
+        assert run(arguments, logs / "last", ranks=2) == [0, 0], f"seed {seed}"
+        assert outcome(output) == expected, f"seed {seed}"
+    print(f"\none of 2 ranks killed {kills} times (seed {seed}): the other ends by itself in 10 s, bit-exact")
+    assert kills >= trials
 
 
 def shown(logs: Path) -> str:

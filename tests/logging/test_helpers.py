@@ -42,10 +42,10 @@ def test_figures_that_are_shown_as_they_are_also_after_a_resume():
         metrics.update(loss=number)
     resumed.load_state_dict(metrics.state_dict())
     for logger in (metrics, resumed):
-        logger.show(rank=0.0)
+        logger.show(rank=5.0)
         logger.update(loss=9.0)
         line = logger.snapshot(3)
-        assert (line["rank"], line["loss"]) == (0.0, 2.0)
+        assert (line["rank"], line["loss"]) == (5.0, 2.0)
 
 
 def test_evaluations_do_not_count_as_training_time():

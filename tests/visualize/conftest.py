@@ -25,7 +25,7 @@ def metric_rows(count: int = 11) -> list[Row]:
             "iter_time": 2.0,
             "data_time": 0.5,
             "total_loss": 10.0 - i,
-            **{name: 0.1 + i for name in names},
+            **dict.fromkeys(names, 0.1 + i),
             "current_batch_size": 8.0,
             "tiles_per_second": 16.0,
             "data_wait_share": 0.25,

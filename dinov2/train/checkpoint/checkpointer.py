@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from dinov2.distributed import all_reduce_max, broadcast_object, is_main_process
-from dinov2.distributed.outcomes import SharedError
+from dinov2.distributed import all_reduce_max, is_main_process
+from dinov2.distributed.outcomes import SharedError, on_main
 from dinov2.errors import UserError
 
 from .loading import SavedCheckpoint
@@ -102,7 +102,7 @@ class Checkpointer:
             UserError: if there are checkpoints, but all are damaged.
         """
         damages = []
-        for step in reversed(broadcast_object(self.steps())):
+        for step in reversed(on_main(self.steps)):
             try:
                 saved = SavedCheckpoint(checkpoint_path(self.folder, step), step)
             except DamagedError as damage:

@@ -83,6 +83,8 @@ class SavedCheckpoint:
             pieces = [piece for name in shards for piece in read_pieces(self.path / name)]
         except Exception as error:  # files that hold something else than this program writes
             raise DamagedError(f"it is no checkpoint of this program ({error})") from error
+        if not isinstance(values, dict):
+            raise DamagedError(f"it is no checkpoint of this program ({VALUES} holds no named values)")
         _check_whole(pieces)
         return values, pieces
 

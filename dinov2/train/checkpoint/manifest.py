@@ -119,7 +119,7 @@ def _check_list(folder: Path, manifest: Manifest) -> None:
         raise DamagedError(f"{name!r} is not part of it")
     for name, mode in found.items():
         if not stat.S_ISREG(mode):
-            raise DamagedError(f"{name} is a link or a folder, not a plain file")
+            raise DamagedError(f"{name} is no plain file")
 
 
 def _seal(body: Mapping[str, Any]) -> str:

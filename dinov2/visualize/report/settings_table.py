@@ -32,14 +32,12 @@ def settings_tables(runs: Sequence[Run]) -> list[Table]:
 def differences(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """(name, one text for each column) of every setting that is not the same in all columns."""
     names = sorted(set().union(*columns).difference(PLACES))
-    rows = [(name, *(_shown(column, name) for column in columns)) for name in names]
-    return [row for row in rows if len(set(row[1:])) > 1]
+    rows = [(name, [column.get(name, ABSENT) for column in columns]) for name in names]
+    return [(name, *map(_shown, values)) for name, values in rows if any(value != values[0] for value in values)]
 
 
-def _shown(values: Mapping[str, Any], name: str) -> str:
-    if name not in values:
-        return ABSENT
-    value = values[name]
+def _shown(value: Any) -> str:
+    """A value as it stands in a configuration."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

@@ -99,9 +99,7 @@ def test_what_is_not_finite_breaks_the_line_and_is_counted(make_run):
     (curve,) = plot.curves
     np.testing.assert_array_equal(curve.band.middle, [1, np.nan, 3, np.nan])
     assert footnotes(plot) == "Lines are broken at 2 reports that are no finite number."
-    assert describe(plot.panels[0]) == (
-        "sum of the parts [loss]: from 1 at iteration 0 to 3 at iteration 2, between 1 and 3."
-    )
+    assert describe(plot.panels[0]) == ("sum of the parts [loss]: from 1 at iteration 0 to 3 at 2, between 1 and 3.")
 
 
 def test_long_runs_are_thinned_and_say_so(make_run):

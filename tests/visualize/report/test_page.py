@@ -61,13 +61,13 @@ def hostile(make_run, name):
     return folder
 
 
-@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.filterwarnings("error:.*[Gg]lyph:UserWarning", "error:.*[Ll]egend:UserWarning")
 def test_whatever_comes_from_a_run_stays_text(make_run, tmp_path):
     folders = [hostile(make_run, name) for name in ("<img src=x onerror=alert(1)>", "_$x$", "n" * 200)]
     write_report(folders, tmp_path / "report.html", png_dir=tmp_path / "png")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Outline(text)
-    assert not {"script", "img", "b"} & {tag for tag in page.tags if tag != "b"}
+    assert not {"script", "img"} & set(page.tags)
     assert page.tags["b"] == page.tags["figure"]  # "Figure 1." and so on, nothing else
     shown = "".join(page.text)
     assert shown.count(EVIL) > 10
@@ -121,10 +121,10 @@ def test_the_same_run_gives_the_same_figures(make_run, tmp_path):
 
 
 def test_a_long_run_gives_a_small_page(make_run, tmp_path):
-    names = [f"figure_{number}" for number in range(30)]
+    names = [f"figure_{number}" for number in range(6)]
     rows = [{"iteration": 10 * i, **{name: float(hash((name, i)) % 97) for name in names}} for i in range(3000)]
     write_report([make_run(metrics=rows)], tmp_path / "report.html")
-    assert (tmp_path / "report.html").stat().st_size < 1_500_000
+    assert (tmp_path / "report.html").stat().st_size < 300_000
 
 
 def test_what_cannot_be_done_is_said(make_run, tmp_path, monkeypatch):
@@ -134,5 +134,5 @@ def test_what_cannot_be_done_is_said(make_run, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="cannot be written"):
         write_report([folder], folder)
     monkeypatch.setattr(pictures, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="needs matplotlib.*'viz'|viz"):
+    with pytest.raises(UserError, match="needs matplotlib, which the extra .viz. installs: pip install"):
         write_report([folder], tmp_path / "report.html")

@@ -1,13 +1,13 @@
 """Settings beside the defaults and beside those of other runs."""
 
+from omegaconf import OmegaConf
+
 from dinov2.configs import complete_config
 from dinov2.visualize.report.run_folder import read_runs
 from dinov2.visualize.report.settings_table import settings_tables
 
 
 def test_what_differs_from_the_defaults(make_run):
-    from omegaconf import OmegaConf
-
     cfg = complete_config({"train": {"seed": 3, "output_dir": "there"}, "data": {"draw_weights": {"x": 2}}})
     (table,) = settings_tables(read_runs([make_run(config=OmegaConf.to_yaml(cfg))]))
     assert table.rows == [

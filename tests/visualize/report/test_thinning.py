@@ -1,5 +1,7 @@
 """A thinned curve shows every extreme."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ def test_every_bin_has_its_median_and_extremes(count, bins, seed):
     y = np.random.default_rng(seed).normal(size=count)
     band = thin(np.arange(count), y, y, y, bins=bins)
     edges = [count * i // bins for i in range(bins + 1)]
-    parts = [y[start:end] for start, end in zip(edges, edges[1:])]
+    parts = [y[start:end] for start, end in pairwise(edges)]
     np.testing.assert_array_equal(band.middle, list(map(np.median, parts)))
     np.testing.assert_array_equal(band.low, list(map(np.min, parts)))
     np.testing.assert_array_equal(band.high, list(map(np.max, parts)))
