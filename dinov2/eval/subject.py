@@ -16,6 +16,7 @@ from dinov2.data.transforms import make_classification_eval_transform, make_clas
 from dinov2.distributed import get_device
 from dinov2.errors import UserError
 from dinov2.models import DinoVisionTransformer, build_model_from_cfg
+from dinov2.models.build import check_names
 from dinov2.models.weights import load_pretrained_backbone
 from dinov2.utils.dtype import compute_dtype
 from dinov2.utils.rng import seed_everything
@@ -61,8 +62,9 @@ class Subject:
         """Find mistakes before anything is opened.
 
         Raises:
-            UserError: if there are neither weights nor their features, or images do not fit the backbone.
+            UserError: if there is no such backbone, there are neither weights nor their features, or images do not fit.
         """
+        check_names(self.cfg.student)
         has_features = features_file is not None and features_file.is_file()
         if not self.weights_file and self.untrained_seed is None and not has_features:
             raise UserError(
@@ -71,8 +73,6 @@ class Subject:
             )
         if self.weights_file and self.untrained_seed is not None:
             raise UserError(f"--untrained evaluates random weights, and {self.weights_file} was given too; drop one")
-        if self.weights_file and not Path(self.weights_file).is_file():
-            raise UserError(f"weights file {self.weights_file} does not exist")
         if self.crop_size % self.cfg.student.patch_size or not 0 < self.crop_size <= self.resize_size:
             raise UserError(
                 f"--crop-size {self.crop_size}: expected a multiple of student.patch_size, which is "

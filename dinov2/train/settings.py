@@ -1,7 +1,7 @@
 """Whether a run goes on with the settings that it began with."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -55,7 +55,8 @@ ROUNDING = ("compute_precision.*", "student.attention_backend")
 
 def settings_of(cfg: DictConfig, *, global_batch_size: int) -> dict[str, Any]:
     """The settings that a run must keep, and those that round, by their dotted names, as plain values."""
-    settings = {name: value for name, value in _leaves(cfg) if not _matches(name, FREE)}
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    settings = {name: value for name, value in _leaves(plain) if not _matches(name, FREE)}
     return {**settings, GLOBAL_BATCH: global_batch_size}
 
 
@@ -88,18 +89,10 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _leaves(cfg: DictConfig) -> list[tuple[str, Any]]:
-    """(dotted name, plain value) of every setting; a list is one value."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    leaves: list[tuple[str, Any]] = []
-
-    def walk(section: Mapping[Any, Any], prefix: str) -> None:
-        for key, value in section.items():
-            if isinstance(value, Mapping):
-                walk(value, f"{prefix}{key}.")
-            else:
-                leaves.append((f"{prefix}{key}", value))
-
-    walk(plain, "")
-    return leaves
+def _leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every setting; a list is one value."""
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -165,12 +165,19 @@ class Watchdog:
             if now - looked > pause + SUSPENDED:
                 resumed = now  # the process as a whole was stopped, which is no hang of its own
             looked = now
-            current = self._current
-            if current is not None and now - max(current.begun, resumed) > current.limit:
-                self._end_process(current, now - current.begun)
+            if (current := self._current) is not None:
+                self._look_at(current, now, resumed)
             # Where other code never gives up the interpreter's lock this thread does not run, but C code does.
             faulthandler.dump_traceback_later(LOCKED, exit=True, file=log_descriptor())
         faulthandler.cancel_dump_traceback_later()
+
+    def _look_at(self, current: _Watched, now: float, resumed: float) -> None:
+        if now - max(current.begun, resumed) > current.limit:
+            self._end_process(current, now - current.begun)
+        if current.phase in (Phase.DATA, Phase.EVALUATION):
+            # The kernel may have told another thread that a loader worker died. Then the main thread, stuck in a
+            # message that the worker did not finish, learns of it when something else disturbs its wait.
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGCHLD)
 
     def _end_process(self, current: _Watched, seconds: float) -> None:
         """Report what is known and end the process."""

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from dinov2.train.checkpoint import (
     state_digest,
 )
 from dinov2.train.checkpoint import files as files_module
+from dinov2.train.checkpoint import manifest as manifest_module
 from dinov2.train.checkpoint.files import BLOCK, Piece, hash_file, read_pieces, tensor_blocks, write_file
 from dinov2.train.checkpoint.manifest import MANIFEST, Manifest
 from dinov2.train.checkpoint.retention import steps_to_retire
@@ -434,3 +436,26 @@ def test_manifest_is_canonical(saved):
     content["manifest"]["step"] = 16
     with pytest.raises(DamagedError):
         Manifest.from_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def test_a_failure_while_a_step_is_written_again_keeps_what_was_there(saved, monkeypatch):
+    state = snapshot(15)
+    rename = Path.rename
+
+    def fail(path, target):
+        if path.name.endswith(".tmp") and target.name == "step-0000015":
+            monkeypatch.setattr(Path, "rename", rename)
+            raise OSError("the disk is gone")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    saved.save(Snapshot(state.tensors, {**state.values, "more": 1}), 15)
+    assert saved.load_newest().values == {"iteration": 15}
+    assert sorted(path.name for path in saved.folder.iterdir()) == ["step-0000010", "step-0000015"]
+
+
+def test_a_manifest_of_something_else(saved):
+    for body in ([], {"format": 1}, {"format": 1, "files": []}, {"format": 1, "files": {"a": {"bytes": 1}}}):
+        text = json.dumps({"manifest": body, "sha256": manifest_module._seal(body)}, indent=1, sort_keys=True) + "\n"
+        with pytest.raises(DamagedError):
+            Manifest.from_text(text)

@@ -61,7 +61,7 @@ class Checkpointer:
         """
         self._conclude()
         version = Version(step, json_digest(snapshot.values))
-        if version == self._newest:
+        if on_main(lambda: version == self._newest):
             return
         saving = Saving(checkpoint_path(self.folder, step), version)
         if not self._attempt(saving, lambda: saving.begin(snapshot, self._copies)):

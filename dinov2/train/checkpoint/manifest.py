@@ -58,15 +58,19 @@ class Manifest:
         """
         try:
             content = json.loads(text)
-            body = content["manifest"]
-            sealed = content["sha256"] == _seal(body)
+            body, seal = content["manifest"], content["sha256"]
+            written_by = body["format"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedError(f"{MANIFEST} cannot be read ({error})") from error
-        if not sealed:
+        if seal != _seal(body):
             raise DamagedError(f"{MANIFEST} is not what was written")
-        if body.get("format") != FORMAT:
-            raise UserError(f"the checkpoint has format {body.get('format')}, this version reads format {FORMAT}")
-        manifest = cls(**{**body, "files": {name: FileRecord(**record) for name, record in body["files"].items()}})
+        if written_by != FORMAT:
+            raise UserError(f"the checkpoint has format {written_by}, this version reads format {FORMAT}")
+        try:
+            files = {name: FileRecord(**record) for name, record in body["files"].items()}
+            manifest = cls(**{**body, "files": files})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedError(f"{MANIFEST} is no manifest of this program ({error})") from error
         if manifest.to_text() != text:
             raise DamagedError(f"{MANIFEST} is not what was written")
         return manifest

@@ -30,7 +30,7 @@ class SaveError(UserError):
 
 
 class Version(NamedTuple):
-    """What tells a checkpoint from the others of a run; its tensors are a function of the step."""
+    """What tells a checkpoint from the others of a run: its tensors are a function of the step."""
 
     step: int
     values_digest: str
@@ -119,11 +119,21 @@ class Saving:
         write_file(self._temporary / MANIFEST, [manifest.to_text().encode()])
         fault_point("save.before_folder_fsync")
         fsync(self._temporary)
-        with temporary_path(self.path) as replaced:
-            if self.path.exists():  # a damaged checkpoint of this step
-                self.path.rename(replaced)
-            fault_point("save.before_rename")
-            self._temporary.rename(self.path)
-            fault_point("save.after_rename")
+        fault_point("save.before_rename")
+        self._take_place()
+        fault_point("save.after_rename")
         fsync(self.path.parent)
         fault_point("save.after_parent_fsync")
+
+    def _take_place(self) -> None:
+        """Make the temporary folder the checkpoint; what is there of the same step goes when that is done."""
+        if not self.path.exists():
+            self._temporary.rename(self.path)
+            return
+        with temporary_path(self.path) as replaced:
+            self.path.rename(replaced)
+            try:
+                self._temporary.rename(self.path)
+            except OSError:
+                replaced.rename(self.path)
+                raise

@@ -83,8 +83,8 @@ class _PieceCollector(dcp.StorageWriter):
             data = planner.resolve_data(item)
             assert isinstance(data, Tensor)
             if data.numel():
-                place = tuple(item.tensor_data.size), tuple(item.tensor_data.chunk.offsets)
-                self.pieces.append(Piece(item.index.fqn, data.detach(), *place))
+                shape, offsets = tuple(item.tensor_data.size), tuple(item.tensor_data.chunk.offsets)
+                self.pieces.append(Piece(item.index.fqn, data.detach(), shape, offsets))
         return _done([])
 
     def reset(self, checkpoint_id: str | os.PathLike | None = None) -> None:

@@ -122,7 +122,7 @@ def _label(folder: Path, folders: Sequence[Path]) -> str:
     parts = folder.parts
     for length in range(1, len(parts)):
         ending = parts[-length:]
-        if sum(other.parts[-length:] == ending for other in folders) == 1 or True:
+        if sum(other.parts[-length:] == ending for other in folders) == 1:
             return "/".join(ending)
     return str(folder)
 

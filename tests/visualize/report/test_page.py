@@ -47,7 +47,7 @@ class Outline(HTMLParser):
 
 def hostile(make_run, name):
     """A run whose names and values want to be more than text."""
-    names = {EVIL: 1.0, "$a$ \\frac{": 2.0, "_x": 3.0, "y\0\ud800": 4.0, "&amp;": 5.0}
+    names = {EVIL: 1.0, "$\\frac{$": 2.0, "_x": 3.0, "y\0\ud800": 4.0, "&amp;": 5.0}
     scores = [{"iteration": i, f"{EVIL}.teacher.bacc_20": 0.5} for i in (0, 10)]
     folder = make_run(
         name,
@@ -73,7 +73,7 @@ def test_whatever_comes_from_a_run_stays_text(make_run, tmp_path):
     assert shown.count(EVIL) > 10
     assert f"</pre>{EVIL}" in shown
     assert "<img src=x onerror=alert(1)>" in shown
-    assert "$a$ \\frac{" in shown
+    assert "$\\frac{$" in shown
 
 
 def test_the_page_needs_nothing_else_and_its_parts_find_each_other(make_run, tmp_path):

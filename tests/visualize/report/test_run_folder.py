@@ -33,6 +33,13 @@ def test_a_run_that_has_only_begun(tmp_path):
     assert run.notes == ("config.yaml is missing: what the run was told is not known",)
 
 
+def test_steps_are_those_of_whatever_tells_of_the_most(make_run):
+    folder = make_run(metrics=[{"iteration": 4}], scores=[{"iteration": 6, "teacher.acc_1": 0.5}])
+    assert read_runs([folder])[0].steps == 6
+    (folder / "checkpoints" / "step-0000008").mkdir(parents=True)
+    assert read_runs([folder])[0].steps == 8
+
+
 def test_a_run_of_another_program(tmp_path):
     (tmp_path / "training_metrics.json").write_text('{"iteration": 4, "total_loss": 3.0}\n')
     (run,) = read_runs([tmp_path])

@@ -54,6 +54,11 @@ def test_one_number_of_neighbours_is_drawn(ks, tracking, drawn):
     }
 
 
+def test_all_labelled_tiles_come_before_few():
+    groups = drawn_variants(["teacher.acc_20_4shot", "teacher.acc_100"], "")
+    assert groups == {("", "knn", "acc"): ["teacher.acc_100"]}
+
+
 def rows(values):
     return [{"iteration": 10 * i, "teacher.auc_20": v, "teacher.bacc_20": -v} for i, v in enumerate(values)]
 
