@@ -21,7 +21,9 @@ TINY = [
 ]
 
 
-def clusters(tag: str, samples: int, *, classes: int = 3, width: int = 8, noise: float = 1.0, groups: int = 0) -> Features:
+def clusters(
+    tag: str, samples: int, *, classes: int = 3, width: int = 8, noise: float = 1.0, groups: int = 0
+) -> Features:
     """Samples around a centre for each class, the classes in turn; groups are runs of samples."""
     labels = torch.arange(samples) % classes
     values = normal("centres", (classes, width))[labels] + noise * normal(tag, (samples, width))

@@ -70,11 +70,17 @@ def main(args: argparse.Namespace) -> int:
             partial(cached_batches, features[0], settings, job.device) if cached else _augmented(job, sets[0], kind)
         )
         scores = train_and_score(training, batches, scored[0], plan=_plan(args), folder=job.folder)
-        head = best_head(scores).name
+        head = best_head(scores)
         rows = [_row(job, training.heads, head, *one) for one in zip(sets[1:], scored)]
         tests = {f"{one.string}_accuracy": row.figures["acc"].value for one, row in zip(sets[2:], rows[1:])}
         append_lines(job.folder / RESULTS_FILE, [json.dumps({name: 100 * value}) for name, value in tests.items()])
-        job.finish(sets, rows, cached_features=cached, scores_of_heads=scores, **asdict(settings))
+        job.finish(
+            sets,
+            rows,
+            cached_features=cached,
+            scores_of_heads={name: score.value for name, score in scores.items()},
+            **asdict(settings),
+        )
     return 0
 
 

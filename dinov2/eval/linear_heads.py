@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from dinov2.utils.rng import derive_seed
 
 from .features import Features
-from .linear_model import PIECE, LinearModel
+from .linear_model import PIECE, HeldOutScore, LinearModel
+from .metrics import accuracy
 
 # DINOv2's, for a batch of 256.
 LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
@@ -93,15 +94,25 @@ class LinearHeads(nn.Module):
         }
 
     @torch.no_grad()
-    def predictions(self, values: Tensor) -> dict[str, Tensor]:
-        """Predicted classes (m,) int64 of every head, for features (m, ...), in main memory."""
-        device = next(self.parameters()).device
-        found: dict[str, list[Tensor]] = {name: [] for names in self.names.values() for name in names}
-        for part in values.split(PIECE):
-            for kind, logits in self(part.to(device)).items():
-                for name, predicted in zip(self.names[kind], logits.argmax(dim=2).T.cpu()):
-                    found[name].append(predicted)
-        return {name: torch.cat(parts) for name, parts in found.items()}
+    def scores(self, samples: Features, *, average: str = "micro") -> dict[str, HeldOutScore]:
+        """How good every head is on samples: its accuracy, that of the mean class where `average` is "macro"."""
+        device, labels = next(self.parameters()).device, samples.labels.cpu()
+        predicted: dict[str, list[Tensor]] = {name: [] for names in self.names.values() for name in names}
+        likelihood = dict.fromkeys(predicted, 0.0)
+        for values, truth in zip(samples.values.split(PIECE), labels.split(PIECE)):
+            for kind, logits in self(values.to(device)).items():  # (B, L, C)
+                of_truth = F.cross_entropy(
+                    logits.transpose(1, 2), _for_heads(truth.to(device), logits), reduction="none"
+                )
+                for name, classes, losses in zip(self.names[kind], logits.argmax(dim=2).T.cpu(), of_truth.T.cpu()):
+                    predicted[name].append(classes)
+                    likelihood[name] -= float(losses.double().sum())
+        return {
+            name: HeldOutScore(
+                accuracy(torch.cat(parts), labels, self.num_classes, average=average), likelihood[name] / len(labels)
+            )
+            for name, parts in predicted.items()
+        }
 
     def place(self, name: str) -> tuple[str, int]:
         """The kind of features of a head, and the number of its learning rate."""
@@ -147,13 +158,6 @@ class LinearHeads(nn.Module):
         return self.weights[kind][rows], self.biases[kind][rows]
 
 
-class HeadScore(NamedTuple):
-    """A head and how good it is on validation samples, from 0 to 1."""
-
-    name: str
-    value: float
-
-
 class LinearTraining:
     """Heads and their optimiser: all that a checkpoint has to hold.
 
@@ -173,9 +177,8 @@ class LinearTraining:
         for batch in batches:
             loss = torch.zeros((), device=self._rates.device)
             for logits in self.heads(batch.values).values():  # (B, L, C)
-                targets = batch.labels[:, None].expand(logits.shape[:2])
-                losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")  # (B, L)
-                loss = loss + losses.mean(dim=0) @ self._rates
+                losses = F.cross_entropy(logits.transpose(1, 2), _for_heads(batch.labels, logits), reduction="none")
+                loss = loss + losses.mean(dim=0) @ self._rates  # losses (B, L)
             self._optimizer.zero_grad()
             loss.backward()
             self._optimizer.param_groups[0]["lr"] = (1 + math.cos(math.pi * self.iteration / self.total)) / 2
@@ -201,10 +204,14 @@ class LinearTraining:
         self.iteration = state["iteration"] + 1
 
 
-def best_head(scores: Mapping[str, float]) -> HeadScore:
-    """The head with the highest score, the first of several."""
-    name = max(scores, key=scores.__getitem__)
-    return HeadScore(name, scores[name])
+def best_head(scores: Mapping[str, HeldOutScore]) -> str:
+    """The name of the head with the highest score, the first of several."""
+    return max(scores, key=scores.__getitem__)
+
+
+def _for_heads(labels: Tensor, logits: Tensor) -> Tensor:
+    """Labels (B,) for logits (B, L, C) -> (B, L)."""
+    return labels[:, None].expand(logits.shape[:2])
 
 
 def _enough_decimals(rates: Sequence[float]) -> int:

@@ -1,4 +1,4 @@
-"""What both probes result in: one matrix and one bias."""
+"""What both probes result in, one matrix and one bias, and what it is chosen by."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PIECE = 1 << 14  # samples scored together
+
+
+class HeldOutScore(NamedTuple):
+    """How good a classifier is on samples that it is chosen on; the better one is the larger one.
+
+    Few samples make many classifiers equally accurate, of which the likeliest is taken.
+    """
+
+    value: float  # an accuracy
+    log_likelihood: float  # of the true classes, the mean
 
 
 class LinearModel(NamedTuple):

@@ -12,17 +12,16 @@ from dinov2.utils.rng import Draw
 
 from .features import Features
 from .folds import hold_out
-from .linear_heads import HeadScore, LinearHeads, LinearSettings, LinearTraining, best_head
-from .linear_model import LinearModel
-from .metrics import accuracy
+from .linear_heads import LinearHeads, LinearSettings, LinearTraining, best_head
+from .linear_model import HeldOutScore, LinearModel
 
 
 class LinearFit(NamedTuple):
     """The chosen head, and the score of every head on the samples that it was chosen on."""
 
     model: LinearModel
-    head: HeadScore
-    scores: dict[str, float]
+    head: str
+    scores: dict[str, HeldOutScore]
 
 
 def fit_linear(
@@ -48,11 +47,11 @@ def fit_linear(
     else:
         held_out_part = held_out
     heads = train_heads(part, inputs, num_classes=num_classes, device=device, settings=settings)
-    scores = score_heads(heads, held_out_part)
+    scores = heads.scores(held_out_part)
     best = best_head(scores)
     if held_out is not None:
-        return LinearFit(heads.model(best.name), best, scores)
-    kind, rate = heads.place(best.name)
+        return LinearFit(heads.model(best), best, scores)
+    kind, rate = heads.place(best)
     alone = replace(settings, learning_rates=(settings.learning_rates[rate],))
     again = train_heads(train, {kind: inputs[kind]}, num_classes=num_classes, device=device, settings=alone)
     return LinearFit(again.model(again.names[kind][0]), best, scores)
@@ -65,15 +64,6 @@ def train_heads(
     heads = LinearHeads(inputs, settings.scaled_rates, num_classes=num_classes, seed=settings.seed).to(device)
     LinearTraining(heads, settings).run(cached_batches(train, settings, device, range(settings.iterations)))
     return heads
-
-
-def score_heads(heads: LinearHeads, samples: Features, *, average: str = "micro") -> dict[str, float]:
-    """Accuracy of every head: of all samples, or the mean of the classes' where `average` is "macro"."""
-    labels = samples.labels.cpu()
-    return {
-        name: accuracy(predicted, labels, heads.num_classes, average=average)
-        for name, predicted in heads.predictions(samples.values).items()
-    }
 
 
 def cached_batches(train: Features, settings: LinearSettings, device: torch.device, steps: range) -> Iterator[Features]:

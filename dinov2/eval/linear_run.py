@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from dinov2.errors import UserError
 from dinov2.utils.atomic import atomic_path
 
 from .features import Features
-from .linear_heads import HeadScore, LinearTraining, best_head
-from .linear_probe import score_heads
+from .linear_heads import LinearTraining, best_head
+from .linear_model import HeldOutScore
 from .results import append_lines
 
 logger = logging.getLogger("dinov2")
@@ -57,7 +57,7 @@ def train_and_score(
     *,
     plan: LinearPlan,
     folder: Path,
-) -> dict[str, float]:
+) -> dict[str, HeldOutScore]:
     """Train to the end of the plan.
 
     Args:
@@ -73,9 +73,9 @@ def train_and_score(
         if plan.is_due(plan.save_every, step):
             save_heads(training, folder / (FINAL if step == plan.total else RUNNING))
         if plan.is_due(plan.score_every, step) and step < plan.total:
-            _write_line(folder, step, best_head(score_heads(training.heads, val, average=plan.average)))
-    scores = score_heads(training.heads, val, average=plan.average)
-    _write_line(folder, plan.total, best_head(scores))
+            _write_line(folder, step, training.heads.scores(val, average=plan.average))
+    scores = training.heads.scores(val, average=plan.average)
+    _write_line(folder, plan.total, scores)
     return scores
 
 
@@ -115,8 +115,9 @@ def _load(path: Path, take: Callable[[Any], None], device: torch.device) -> None
         ) from error
 
 
-def _write_line(folder: Path, step: int, best: HeadScore) -> None:
+def _write_line(folder: Path, step: int, scores: Mapping[str, HeldOutScore]) -> None:
     """Log the best head, and add it to the results file as DINOv2 does."""
-    logger.info(f"after {step:,} steps the best head on the val set is {best.name}: {100 * best.value:.1f} %")
-    content = {"best_classifier": {"name": best.name, "accuracy": best.value}}
+    best = best_head(scores)
+    logger.info(f"after {step:,} steps the best head on the val set is {best}: {100 * scores[best].value:.1f} %")
+    content = {"best_classifier": {"name": best, "accuracy": scores[best].value}}
     append_lines(folder / RESULTS_FILE, [f"iter: {step - 1}", json.dumps(content), ""])

@@ -20,7 +20,7 @@ from dinov2.errors import UserError
 
 from .features import Features
 from .folds import hold_out
-from .linear_model import LinearModel
+from .linear_model import HeldOutScore, LinearModel
 from .logistic_solvers import Stop, sklearn_path, torch_path
 from .metrics import classification_metrics
 
@@ -50,13 +50,6 @@ class LogisticSettings:
     metric: str = "acc"
     held_out: float = 0.1
     seed: int = 0
-
-
-class HeldOutScore(NamedTuple):
-    """How good a C is on held-out samples; the better one is the larger one."""
-
-    value: float
-    log_likelihood: float  # mean
 
 
 class LogisticFit(NamedTuple):

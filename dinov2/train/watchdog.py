@@ -177,7 +177,7 @@ class Watchdog:
         if current.phase in (Phase.DATA, Phase.EVALUATION):
             # The kernel may have told another thread that a loader worker died. Then the main thread, stuck in a
             # message that the worker did not finish, learns of it when something else disturbs its wait.
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGCHLD)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGCHLD)  # type: ignore[arg-type]
 
     def _end_process(self, current: _Watched, seconds: float) -> None:
         """Report what is known and end the process."""

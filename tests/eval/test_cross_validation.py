@@ -15,7 +15,9 @@ from dinov2.eval.probes import KnnProbe, LinearProbe, LogisticProbe
 CPU = torch.device("cpu")
 PROBES = {
     "1-NN": KnnProbe(1, columns=slice(0, 8)),
-    "linear": LinearProbe({"a": slice(0, 4), "b": slice(0, 8)}, LinearSettings(learning_rates=(0.1, 1.0), iterations=30)),
+    "linear": LinearProbe(
+        {"a": slice(0, 4), "b": slice(0, 8)}, LinearSettings(learning_rates=(0.1, 1.0), iterations=30)
+    ),
     "logistic": LogisticProbe(LogisticSettings(cs=(0.1, 1.0)), columns=slice(0, 8)),
 }
 

@@ -7,7 +7,8 @@ from eval_making import clusters
 from sklearn.linear_model import LogisticRegression
 
 from dinov2.eval.linear_heads import LEARNING_RATES, LinearHeads, LinearSettings, LinearTraining, best_head
-from dinov2.eval.linear_probe import cached_batches, fit_linear, score_heads, stream_samples, train_heads
+from dinov2.eval.linear_model import HeldOutScore
+from dinov2.eval.linear_probe import cached_batches, fit_linear, stream_samples, train_heads
 
 CPU = torch.device("cpu")
 INPUTS = {"1_blocks_avgpool_False": slice(4, 8), "2_blocks_avgpool_False": slice(0, 8)}
@@ -48,7 +49,8 @@ def test_state_goes_on_where_it_was():
     train = clusters("train", 100)
     expected = train_heads(train, INPUTS, num_classes=3, device=CPU, settings=SETTINGS)
     first, second = (
-        LinearTraining(LinearHeads(INPUTS, SETTINGS.scaled_rates, num_classes=3, seed=seed), SETTINGS) for seed in (0, 9)
+        LinearTraining(LinearHeads(INPUTS, SETTINGS.scaled_rates, num_classes=3, seed=seed), SETTINGS)
+        for seed in (0, 9)
     )
     first.run(cached_batches(train, SETTINGS, CPU, range(13)))
     second.load_state_dict(first.state_dict())
@@ -73,13 +75,19 @@ def test_heads_of_another_evaluation(changed):
 
 def test_scores_and_the_best():
     heads = train_heads(clusters("train", 100), INPUTS, num_classes=3, device=CPU, settings=SETTINGS)
-    test = clusters("test", 60)._replace(labels=torch.zeros(60, dtype=torch.int64))
-    for average, of_class in (("micro", 1.0), ("macro", 1.0)):
-        scores = score_heads(heads, test, average=average)
-        for name, score in scores.items():
-            predicted = heads.model(name).scores(test.values).argmax(dim=1)
-            assert score == pytest.approx(of_class * float((predicted == 0).double().mean()))
-    assert best_head({"a": 0.5, "b": 0.7, "c": 0.7}) == ("b", 0.7)
+    test = clusters("test", 80)
+    for name, score in heads.scores(test).items():
+        probabilities = heads.model(name).scores(test.values)
+        assert score.value == pytest.approx(float((probabilities.argmax(dim=1) == test.labels).double().mean()))
+        assert score.log_likelihood == pytest.approx(
+            float(probabilities[range(80), test.labels].log().mean()), rel=1e-5
+        )
+    rare = test.select(torch.tensor([*torch.where(test.labels > 0)[0], 0]))
+    name = heads.names["2_blocks_avgpool_False"][1]
+    predicted = heads.model(name).scores(rare.values).argmax(dim=1)
+    recalls = [(predicted == rare.labels)[rare.labels == label].double().mean() for label in range(3)]
+    assert heads.scores(rare, average="macro")[name].value == pytest.approx(float(sum(recalls) / 3))
+    assert best_head({"a": HeldOutScore(0.7, -2.0), "b": HeldOutScore(0.7, -1.0), "c": HeldOutScore(0.5, 0)}) == "b"
 
 
 def test_samples_come_once_an_epoch():
@@ -106,5 +114,5 @@ def test_within_half_a_point_of_scikit_learn(with_val):
     theirs = LogisticRegression(max_iter=1000).fit(train.values, train.labels).score(test.values, test.labels)
     ours = float((fit.model.scores(test.values).argmax(dim=1) == test.labels).double().mean())
     assert ours == pytest.approx(theirs, abs=0.005)
-    assert fit.head.value == max(fit.scores.values())
+    assert fit.scores[fit.head] == max(fit.scores.values())
     assert len(fit.scores) == len(LEARNING_RATES[6:])

@@ -78,7 +78,9 @@ def test_report():
     columns = sk.precision_recall_fscore_support(labels, predicted, labels=range(6), zero_division=0)
     for number, one in enumerate(report.classes):
         assert (one.name, one.support) == ("abcdef"[number], columns[3][number])
-        assert (one.precision, one.recall, one.f1) == pytest.approx([column[number] for column in columns[:3]], abs=1e-6)
+        assert (one.precision, one.recall, one.f1) == pytest.approx(
+            [column[number] for column in columns[:3]], abs=1e-6
+        )
         assert math.isnan(one.auc) is (number not in labels)
 
 

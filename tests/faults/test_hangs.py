@@ -123,7 +123,9 @@ def test_the_other_rank_leaves(place, fault, codes, image_folder, tmp_path, monk
         assert "in take_steps" in (tmp_path / "run" / "logs" / "log.txt").read_text()  # the stack of the main thread
     else:
         assert "error: another process of this run has ended or does not answer" in log
-        assert "ForkProcess" not in log  # by which a traceback of the main process begins; workers may complain of its end
+        assert (
+            "ForkProcess" not in log
+        )  # by which a traceback of the main process begins; workers may complain of its end
 
 
 def read_without_end(fifo: Path) -> Callable[[int], None]:
@@ -193,3 +195,13 @@ def test_workers_go_when_their_parent_is_gone(image_folder, tmp_path):
         wait_until(lambda: [process_state(worker) for worker in workers] == ["sleeping"] * 2)
         processes[0].kill()
         wait_until(lambda: not any(map(is_running, workers)), 20)
+
+
+@pytest.mark.slow  # 60 s
+def test_no_false_alarm_in_a_thousand_real_steps(image_folder, tmp_path):
+    limits = [f"train.{phase}_timeout=5" for phase in ("data", "step", "evaluation", "save")]
+    frequencies = ["train.save_frequency=50", "evaluation.eval_period_iterations=100", "tune.tune_every_iterations=100"]
+    command = training(image_folder, tmp_path / "run", *limits, *frequencies, "optim.max_iter=1000")
+    with forked(run_training, [*command, "train.num_workers=2"], logs=tmp_path) as processes:
+        assert exit_codes(processes, 500) == [ExitCode.DONE], (tmp_path / "rank0.txt").read_text()[-2000:]
+    assert len((tmp_path / "run" / "results" / "tune.jsonl").read_text().splitlines()) == 11

@@ -3,13 +3,16 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from forks import children_of, exit_codes, forked, is_running, run_training, wait_until
+from forks import children_of, end, exit_codes, forked, is_running, run_training, wait_until
+from ranks import free_port
 from runs import arguments, train
 
 from dinov2.data.datasets import ImageFolderDataset
@@ -21,6 +24,7 @@ from dinov2.train.checkpoint import Checkpointer
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.train.tuning import Tuner
 
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 40  # more than any of these trainings takes
 
 # Where a signal arrives: a function that is called there, and which of its calls it is.
@@ -207,3 +211,29 @@ def test_a_signal_to_the_whole_job_spares_the_workers_until_the_state_is_saved(i
         wait_until(lambda: not any(map(is_running, workers)), 10)
     assert_saved(output, logs, 1)
     assert "ForkProcess" not in (logs / "rank0.txt").read_text()
+
+
+@pytest.mark.slow  # 25 s: torchrun starts processes that import torch
+def test_torchrun_passes_the_signal_on(image_folder, tmp_path):
+    output = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    options = ["optim.max_iter=10000", "train.save_frequency=0", "train.num_workers=1"]
+    process = subprocess.Popen(
+        [*command, "dinov2/train/train.py", *arguments(image_folder, output, *options)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: (output / "training_metrics.json").exists(), 120)
+        processes = children_of(process.pid)
+        process.terminate()
+        assert process.wait(60) == 1  # torchrun's own status, whatever its processes say
+        wait_until(lambda: not any(map(is_running, processes)), 10)
+    finally:
+        for number in [process.pid, *children_of(process.pid)]:
+            end(number)
+    log = (output / "logs" / "log.txt").read_text()
+    assert "asked to stop by SIGTERM: saved after" in log
+    assert Checkpointer(output / "checkpoints").load_newest() is not None

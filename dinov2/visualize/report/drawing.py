@@ -17,7 +17,7 @@ def draw(plot: Plot) -> "Figure":
     from matplotlib.figure import Figure
 
     count = len(plot.panels)
-    columns = {1: 1, 2: 2, 4: 2}.get(count, 3)
+    columns = plot.columns or {1: 1, 2: 2, 4: 2}.get(count, 3)
     rows = -(-count // columns)
     figure = Figure(figsize=(PANEL_SIZE[0] * columns, PANEL_SIZE[1] * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())

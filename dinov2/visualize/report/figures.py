@@ -1,6 +1,6 @@
 """The figures of a report, made from whatever the runs have logged.
 
-Every logged name is in one of them: what no panel is planned for is drawn in the last.
+Every logged name is in one of them: what no panel is planned for comes last.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from .run_folder import Run
 from .score_figure import score_plot
 
 _UNDRAWN = frozenset({"current_batch_size", "nonfinite_steps"})  # constant; drawn among the gradients if not 0
+_MOST_OTHERS = 30  # panels of names that this program does not know
 _GRADIENTS = "grad_norm_"
 _PARTS = {"dino_head": "DINO head", "ibot_head": "iBOT head"}
 
@@ -105,5 +106,6 @@ def _gradient_plot(runs: Sequence[Run]) -> Plot:
 def _other_plot(runs: Sequence[Run], plots: Sequence[Plot]) -> Plot:
     drawn = {curve.name for plot in plots for curve in plot.curves}
     names = [name for name in logged_names(runs) if name not in drawn | _UNDRAWN]
-    plans = [PanelPlan(name.replace("_", " "), "", (Line(name),)) for name in names]
-    return Plot("others", "Other figures", f"Whatever else was logged. {WINDOW}", make_panels(runs, plans))
+    plans = [PanelPlan(name.replace("_", " "), "", (Line(name),)) for name in names[:_MOST_OTHERS]]
+    rest = f" {len(names) - len(plans):,} more names are not drawn." if len(names) > len(plans) else ""
+    return Plot("others", "Other figures", f"Whatever else was logged. {WINDOW}{rest}", make_panels(runs, plans))

@@ -8,7 +8,7 @@ import numpy as np
 
 from .json_lines import Columns
 from .run_folder import Run
-from .thinning import Band, thin
+from .thinning import BINS, Band, thin
 
 EDGES = ("_low", "_high")  # of names that bound an interval around the name before them
 
@@ -68,12 +68,17 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure of the report: small multiples with a title and a caption."""
+    """A figure of the report: small multiples with a title and a caption.
+
+    Attributes:
+        columns: panels beside each other; None where it does not matter.
+    """
 
     name: str
     title: str
     caption: str
     panels: list[Panel]
+    columns: int | None = None
 
     @property
     def curves(self) -> Iterator[Curve]:
@@ -105,10 +110,11 @@ def make_curves(
         scale: what values are multiplied by.
     """
     several = len(runs) > 1
+    bins = BINS * 3 // max(len(runs), 3)  # keeps the page small; nobody follows six lines to the pixel
     return [
         Curve(
             line.name,
-            *_band(source(run), line.name, scale),
+            *_band(source(run), line.name, scale, bins),
             colour=number if several else line.style,
             style=line.style,
             label=line.label,
@@ -121,14 +127,14 @@ def make_curves(
     ]
 
 
-def _band(columns: Columns, name: str, scale: float) -> tuple[Band, int]:
+def _band(columns: Columns, name: str, scale: float, bins: int) -> tuple[Band, int]:
     """What to draw of a name and of the interval around it, and how many of its reports are no finite number."""
     reported = ~np.isnan(columns.values[name])
     y, low, high = (
         np.where(np.isfinite(values), values, np.nan)[reported] * scale
         for values in (columns.values.get(f"{name}{ending}", columns.values[name]) for ending in ("", *EDGES))
     )
-    return thin(columns.iterations[reported], y, low, high), int(np.isnan(y).sum())
+    return thin(columns.iterations[reported], y, low, high, bins=bins), int(np.isnan(y).sum())
 
 
 def describe(panel: Panel) -> str:

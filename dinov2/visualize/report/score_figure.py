@@ -15,7 +15,7 @@ METRICS = {
     "auc": ("AUROC", 1.0, ""),
 }
 PROBES = {"knn": "k-NN", "linear": "linear probe"}
-_CAPTION = "Shaded: confidence intervals, where they were computed. Star: the best score of the teacher{judge}."
+_CAPTION = "Shaded: confidence intervals, where they were computed. Star: the best value of {judge}."
 
 
 def score_plot(runs: Sequence[Run]) -> Plot:
@@ -24,9 +24,11 @@ def score_plot(runs: Sequence[Run]) -> Plot:
     groups = drawn_variants(names, tracking_of(runs[0]))
     bests = [best_score(run) for run in runs]
     panels = [_panel(runs, groups[group], bests) for group in sorted(groups, key=_group_order)]
-    tracked = [best for best in bests if best is not None and best.is_tracked]
-    judge = ", which early stopping watches" if tracked else ""
-    return Plot("scores", "Scores", _CAPTION.format(judge=judge), [panel for panel in panels if panel.curves])
+    is_tracked = any(best.is_tracked for best in bests if best is not None)
+    judge = "the score that early stopping watches" if is_tracked else "a score of the teacher"
+    metrics = len({metric for _, _, metric in groups})
+    rows_are_probes = metrics in (2, 3) and len(panels) % metrics == 0
+    return Plot("scores", "Scores", _CAPTION.format(judge=judge), panels, metrics if rows_are_probes else None)
 
 
 def readable(name: str) -> str:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-BINS = 200  # of a thinned curve; a panel is about 250 pixels wide
+BINS = 200  # points of a thinned curve; a panel is about 250 pixels wide
 
 
 class Band(NamedTuple):
@@ -20,7 +20,7 @@ class Band(NamedTuple):
     per_point: int = 1
 
 
-def thin(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, *, bins: int = BINS) -> Band:
+def thin(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, *, bins: int) -> Band:
     """The points of a curve, or, of more than two a bin, the median of each bin and its smallest and largest value.
 
     Args:

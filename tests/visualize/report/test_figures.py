@@ -26,6 +26,13 @@ def test_every_logged_name_is_drawn_and_nothing_else(make_run):
     assert plots_of(make_run("empty", metrics=[])) == {}
 
 
+def test_names_without_end_are_cut_and_counted(make_run):
+    rows = [{"iteration": 0, **{f"x{number}": 1.0 for number in range(33)}}]
+    others = plots_of(make_run(metrics=rows))["others"]
+    assert len(others.panels) == 30
+    assert "3 more names are not drawn" in others.caption
+
+
 def test_units(make_run):
     plots = plots_of(make_run(metrics=[{"iteration": 0, "data_wait_share": 0.25, "max_mem_mb": 2048.0}]))
     waiting, memory = plots["throughput"].panels
@@ -109,3 +116,9 @@ def test_long_runs_are_thinned_and_say_so(make_run):
     assert len(curve.band.x) == 200
     assert curve.band.high.max() == 50.0
     assert "up to 10 reports" in footnotes(plot)
+
+
+def test_many_long_runs_are_thinned_more(make_run):
+    rows = [{"iteration": i, "total_loss": 1.0} for i in range(600)]
+    runs = [make_run(name, metrics=rows) for name in "abcdef"]
+    assert [len(curve.band.x) for curve in plots_of(*runs)["losses"].curves] == [100] * 6
