@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from .environment import LaunchEnvironment, detect_environment
+from .network import interface_towards, own_name_leads_nowhere
 
 _launch = LaunchEnvironment("alone")
 
@@ -35,6 +36,7 @@ def enable(
     if device.type == "cuda" and set_cuda_current_device:
         torch.cuda.set_device(device)
     if _launch.launcher != "alone":
+        _choose_interface(_launch)
         dist.init_process_group(
             # Flags and objects travel between CPUs and wait for no GPU.
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -46,6 +48,14 @@ def enable(
             timeout=timeout,
         )
     return _launch
+
+
+def _choose_interface(launch: LaunchEnvironment) -> None:
+    """Tell gloo how to reach other machines where it would not find out; `GLOO_SOCKET_IFNAME` overrules this."""
+    if launch.world_size > launch.local_world_size and own_name_leads_nowhere():
+        interface = interface_towards(launch.master_addr)
+        if interface is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
 
 def set_timeout(timeout: timedelta) -> None:

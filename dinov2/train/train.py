@@ -21,16 +21,14 @@ if __name__ == "__main__":
     if not __package__:  # started by its path: make the package importable without an installation
         sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import torch
 
 from dinov2 import distributed
 from dinov2.data.quarantine import Quarantine
 from dinov2.data.worker_setup import start_workers
 from dinov2.errors import UserError
 from dinov2.logging import MetricLogger, MetricSink, make_sinks
-from dinov2.logging.helpers import truncate_metrics
 from dinov2.models.weights import load_pretrained_backbone
-from dinov2.train.checkpoint import Checkpointer, SavedCheckpoint
+from dinov2.train.checkpoint import Checkpointer
 from dinov2.train.collapse import CollapseAlarm
 from dinov2.train.guards import NonFiniteGuard
 from dinov2.train.hooks import (
@@ -47,9 +45,10 @@ from dinov2.train.hooks import (
 from dinov2.train.optimization import build_grad_scaler, build_optimizer
 from dinov2.train.plan import TrainingPlan, build_loader, build_quarantine, plan_training
 from dinov2.train.preemption import Interrupted
+from dinov2.train.resume import attach_metrics_file, build_checkpointer, restore
 from dinov2.train.run_folder import locked, set_aside
 from dinov2.train.schedules import Schedules
-from dinov2.train.settings import check_settings, settings_of
+from dinov2.train.settings import settings_of
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.train.state import TrainState
 from dinov2.train.step import micro_batches, train_step
@@ -261,55 +260,6 @@ def build_state(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> TrainState:
         guard=NonFiniteGuard.from_config(cfg, name_tile=lambda tile: str(plan.dataset.locate(tile))),
         settings=settings_of(cfg, global_batch_size=plan.global_batch_size),
     )
-
-
-def build_checkpointer(cfg: Any, device: torch.device) -> Checkpointer:
-    """Checkpoints as the `train` section describes them."""
-    background = cfg.train.async_checkpoint
-    return Checkpointer(
-        Path(cfg.train.output_dir, "checkpoints"),
-        keep_last=cfg.train.keep_last,
-        keep_every=cfg.train.keep_every,
-        background=device.type == "cuda" if background is None else background,
-        stop_on_error=cfg.train.on_save_error == "stop",
-    )
-
-
-def restore(
-    state: TrainState, checkpointer: Checkpointer, *, initial: str = "", allow_config_changes: bool = False
-) -> None:
-    """Go on from the newest checkpoint.
-
-    Args:
-        initial: a checkpoint folder whose networks to start from where there is nothing to go on from.
-        allow_config_changes: see `check_settings`.
-    """
-    saved = checkpointer.load_newest()
-    if saved is None and initial:
-        state.load_networks(SavedCheckpoint(Path(initial)))
-        logger.info(f"student and teacher start from {initial}")
-    if saved is not None:
-        check_settings(saved.values["settings"], state.settings, allow_changes=allow_config_changes)
-        state.load(saved)
-        logger.info(
-            f"going on from {saved.path}: {state.iteration:,d} iterations, {state.samples_consumed:,d} samples are done"
-        )
-
-
-def attach_metrics_file(state: TrainState, output_dir: Path, sinks: list[Any]) -> None:
-    """Let the main process's reports go to `training_metrics.json` and the sinks, from this iteration on."""
-    if not distributed.is_main_process():
-        return
-    path = output_dir / "training_metrics.json"
-    truncate_metrics(path, state.iteration)
-    truncate_metrics(output_dir / "results" / "tune.jsonl", state.iteration + (not state.hooks_pending))
-    state.metrics.output_file = path
-
-    def to_sinks(line: Any) -> None:
-        for sink in sinks:
-            sink.log({f"train/{name}": value for name, value in line.items()}, int(line["iteration"]))
-
-    state.metrics.on_report = to_sinks
 
 
 def build_hooks(

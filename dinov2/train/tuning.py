@@ -60,8 +60,7 @@ class Tuner:
         )
         with evaluated(*backbones.values()):
             query, test = (
-                extract_features(networks, dataset, device=model.device, how=how)
-                for dataset in (self.query, self.test)
+                extract_features(networks, dataset, device=model.device, how=how) for dataset in (self.query, self.test)
             )
         scores = {}
         for name in NETWORKS:

@@ -238,7 +238,7 @@ def test_one_process_requeues_a_job_of_two(number, codes, vit_mini, image_folder
 
 
 def test_a_preempted_job_waits_for_slurm(vit_mini, slurm, image_folder, tmp_path):
-    """SLURM does not requeue a job that has ended by itself; submitit's signal is still heard after the state is saved."""
+    """SLURM requeues no job that has ended by itself; submitit's signal is still heard after the state is saved."""
     program(slurm / "scontrol", f'printf "%s " "$@" >> {shlex.quote(str(slurm / "scontrol.txt"))}')
     folder, output, logs = tmp_path / "jobs", tmp_path / "run", tmp_path / "logs"
     submitted(folder, arguments(image_folder, output, *COMPLETE, "train.num_workers=0"))

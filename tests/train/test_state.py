@@ -114,7 +114,9 @@ def test_networks_alone(cfg, trained, tmp_path):
     other = make_state(cfg)
     other.load_networks(saved)
     assert (other.iteration, len(other.optimizer.state)) == (0, 0)
-    assert torch.equal(other.model.teacher["dino_head"].last_layer.weight_v, trained.model.teacher["dino_head"].last_layer.weight_v)
+    assert torch.equal(
+        other.model.teacher["dino_head"].last_layer.weight_v, trained.model.teacher["dino_head"].last_layer.weight_v
+    )
 
 
 @pytest.mark.parametrize(

@@ -80,25 +80,25 @@ def _is_iteration(value: Any) -> bool:
     return isinstance(value, int) and 0 <= value < _LARGEST
 
 
-def _columns_of(rows: Sequence[Row]) -> Row:
-    """(rows,) arrays by name."""
+def _columns_of(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """(rows,) by name, with the iterations among them."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     iterations = np.array([row["iteration"] for row in rows], dtype=np.int64)
     columns = {"iteration": iterations}
-    for name, values in zip(names, _table(rows, names).T):
+    for name, values in zip(names, _matrix(rows, names).T):
         if name != "iteration" and not np.isnan(values).all():
             columns[name] = values
     return columns
 
 
-def _table(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
+def _matrix(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
     """(rows, names) float64."""
     try:
-        table = np.array(list(map(itemgetter(*names, "iteration"), rows)), dtype=np.float64)[:, :-1]
+        matrix = np.array(list(map(itemgetter(*names, "iteration"), rows)), dtype=np.float64)[:, :-1]
     except (KeyError, TypeError, ValueError, OverflowError):
         return np.array([[_number(row[name]) if name in row else np.nan for name in names] for row in rows])
-    table[~np.isfinite(table)] = np.inf
-    return table
+    matrix[~np.isfinite(matrix)] = np.inf
+    return matrix
 
 
 def _number(value: Any) -> float:
@@ -112,7 +112,7 @@ def _number(value: Any) -> float:
     return number if np.isfinite(number) else np.inf
 
 
-def _join(parts: Sequence[Row], damaged: int) -> Columns:
+def _join(parts: Sequence[Mapping[str, np.ndarray]], damaged: int) -> Columns:
     iterations = np.concatenate([part["iteration"] for part in parts])
     order = np.argsort(iterations, kind="stable")
     ordered = iterations[order]

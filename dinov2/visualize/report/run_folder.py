@@ -63,13 +63,16 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Read the folders of runs.
 
     Raises:
-        UserError: if one of them is no run's folder, or is given twice.
+        UserError: if one of them is no run's folder, cannot be read or is given twice.
     """
     resolved = [folder.resolve() for folder in folders]
     twice = next((folder for folder in resolved if resolved.count(folder) > 1), None)
     if twice is not None:
         raise UserError(f"{twice} is given twice; name every run once")
-    return [_read_run(folder, _label(folder, resolved)) for folder in resolved]
+    try:
+        return [_read_run(folder, _label(folder, resolved)) for folder in resolved]
+    except OSError as error:
+        raise UserError(f"a file of the run cannot be read: {error}") from error
 
 
 def _read_run(folder: Path, label: str) -> Run:

@@ -65,7 +65,7 @@ def parse_name(name: str) -> ScoreName:
         data_set, network = "".join(place), ""
     parts = score.split("_")
     edge = parts.pop() if len(parts) > 1 and f"_{parts[-1]}" in EDGES else ""
-    shots = int(parts.pop()[: -len("shot")]) if len(parts) > 1 and re.fullmatch(r"[0-9]+shot", parts[-1]) else None
+    shots = int(parts.pop()[: -len("shot")]) if len(parts) > 1 and re.fullmatch("[0-9]{1,9}shot", parts[-1]) else None
     k = int(parts.pop()) if len(parts) > 1 and re.fullmatch("[0-9]{1,9}", parts[-1]) else None
     probe = "_".join(parts[:-1]) or ("knn" if k is not None else "")
     return ScoreName(data_set, network, probe, parts[-1], k, shots, edge)
@@ -132,12 +132,12 @@ def is_tracked(run: Run, name: str) -> bool:
 
 def stopped_early(run: Run) -> bool:
     """Whether early stopping is on and its patience has run out, as `train.tuning.EarlyStopping` decides."""
-    best = best_score(run)
-    if best is None or not best.is_tracked or not run.settings.values.get("tune.early_stopping.enable"):
+    if not run.settings.values.get("tune.early_stopping.enable") or not len(run.scores):
         return False
-    newest = int(run.scores.iterations[-1])
+    best, newest = best_score(run), int(run.scores.iterations[-1])
+    improved = best.iteration if best is not None and best.is_tracked else 0
     patience, minimum = (run.timeline.get(f"early_stopping_{name}") for name in ("patience", "minimum"))
-    return patience is not None and newest >= (minimum or 0) and newest - best.iteration >= patience
+    return patience is not None and newest >= (minimum or 0) and newest - improved >= patience
 
 
 def _judge(run: Run) -> str | None:

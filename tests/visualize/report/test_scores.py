@@ -1,7 +1,13 @@
 """Names of scores, and which one is the best."""
 
-import pytest
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from dinov2.configs import complete_config
+from dinov2.train.tuning import EarlyStopping
 from dinov2.visualize.report.run_folder import read_runs
 from dinov2.visualize.report.score_figure import readable, shown_value
 from dinov2.visualize.report.score_table import score_tables
@@ -93,6 +99,23 @@ def test_stopping_when_patience_has_run_out(make_run, patience, minimum, enable,
     config = EARLY.format(mode="max").replace("enable: true", f"enable: {enable}")
     run = read_runs([make_run(scores=rows([0.1, 0.4, 0.2, 0.3]), timeline=timeline, config=config)])[0]
     assert stopped_early(run) is stops
+
+
+@pytest.mark.parametrize("seed", range(9))
+def test_stopping_is_that_of_the_training(make_run, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.choice([0.1, 0.2, 0.3, float("nan")], size=6).tolist() if seed else [float("nan")] * 6
+    mode, patience, minimum = rng.choice(["min", "max"]), int(rng.integers(1, 5)) * 10, int(rng.integers(0, 50))
+    timeline = {"total": 100, "early_stopping_patience": patience, "early_stopping_minimum": minimum}
+    config = EARLY.format(mode=mode)
+    cfg = complete_config(OmegaConf.create(config))
+    rule = EarlyStopping.from_config(cfg, SimpleNamespace(**timeline))
+    for line in rows(values):
+        rule.update(line, line["iteration"])
+    (run,) = read_runs([make_run(scores=rows(values), timeline=timeline, config=config)])
+    assert stopped_early(run) is rule.stopped
+    if best := best_score(run):
+        assert best.iteration == rule.best_iteration
 
 
 def test_scores_for_people(make_run):
