@@ -15,10 +15,10 @@ import torch
 from forks import exit_codes, forked
 
 from dinov2 import distributed
-from dinov2.data.reading_now import ReadingBoard, all_readings, reading
+from dinov2.data.reading_now import reading
 from dinov2.errors import ExitCode
 from dinov2.train import watchdog as watchdog_module
-from dinov2.train.watchdog import Phase, TimeLimits, Watchdog, process_state
+from dinov2.train.watchdog import Phase, TimeLimits, Watchdog
 
 SHORT = TimeLimits(step=0.4, data=0.5, evaluation=1.0, save=1.0)
 
@@ -195,25 +195,3 @@ def test_the_last_collective_is_named(tmp_path):
     waiting, sleeping = ((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
     assert re.search(r"collective number 2, all_reduce_sum of \(4,\) float32, begun .* s ago, not finished", waiting)
     assert re.search(r"collective number 1, all_reduce_sum of \(3, 2\) float32, begun .* s ago, finished", sleeping)
-
-
-def test_reads_are_visible_to_the_parent(tmp_path):
-    board = ReadingBoard(3)
-
-    def worker(rank: int) -> None:
-        board.occupy(2)
-        with reading("ä" * 1000):
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    with forked(worker, logs=tmp_path) as processes:
-        while not board.readings():
-            time.sleep(0.01)
-        (found,) = all_readings()
-        assert found.process == processes[0].pid
-        assert found.description.startswith("äää")
-        while process_state(processes[0].pid) != "stopped by a signal":
-            time.sleep(0.01)
-        os.kill(processes[0].pid, signal.SIGCONT)
-        assert exit_codes(processes, 20) == [0]
-    assert board.readings() == []
-    assert process_state(processes[0].pid) == "in an unknown state"
