@@ -42,6 +42,7 @@ def run_trials(images: Path, folder: Path, expected: Outcome, trials: int) -> in
     return killed
 
 
+@pytest.mark.slow  # 2 minutes on idle cores
 def test_random_kills(image_folder, tmp_path, undisturbed):
     assert run_trials(image_folder, tmp_path / "trials", undisturbed, 40) >= 80
 
