@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from ranks import free_port
 
+from dinov2.data.datasets import ImageFolderDataset
 from dinov2.train.train import get_args_parser, main
 from dinov2.utils.cli import run_command
 
@@ -51,6 +52,22 @@ def run_training(rank: int, arguments: list[str], prepare: Callable[[int], None]
     if prepare:
         prepare(rank)
     run_command(lambda: main(get_args_parser().parse_intermixed_args(arguments)))
+
+
+def read_without_end(fifo: Path) -> Callable[[int], None]:
+    """What makes the sixth read of a worker wait for a writer that never comes."""
+    os.mkfifo(fifo)
+    path_of = ImageFolderDataset.path_of
+    reads = []
+
+    def leading_to_fifo(self, index):
+        reads.append(index)
+        return fifo if len(reads) == 6 else path_of(self, index)
+
+    def prepare(rank: int) -> None:
+        ImageFolderDataset.path_of = leading_to_fifo
+
+    return prepare
 
 
 def exit_codes(processes: list[BaseProcess], timeout: float) -> list[int | None]:

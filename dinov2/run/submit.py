@@ -162,10 +162,19 @@ def report(job: "submitit.Job", cluster: str) -> None:
 
 def job_request(args: argparse.Namespace, name: str) -> JobRequest:
     """The request that the options describe."""
-    options = ("nodes", "cpus_per_task", "mem_gb", "timeout", "partition", "account", "qos")
-    texts = ("constraint", "exclude", "comment")
     return JobRequest(
-        name=name, gpus_per_node=args.ngpus, **{option: getattr(args, option) for option in (*options, *texts)}
+        name=name,
+        nodes=args.nodes,
+        gpus_per_node=args.ngpus,
+        cpus_per_task=args.cpus_per_task,
+        mem_gb=args.mem_gb,
+        timeout=args.timeout,
+        partition=args.partition,
+        account=args.account,
+        qos=args.qos,
+        constraint=args.constraint,
+        exclude=args.exclude,
+        comment=args.comment,
     )
 
 

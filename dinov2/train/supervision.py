@@ -1,15 +1,17 @@
 """What watches over a training loop: requests to stop, hangs, lost processes, pauses of the garbage collector."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch.utils.data import DataLoader
 
+from dinov2.data.worker_setup import start_workers
 from dinov2.errors import ExitCode, UserError
 from dinov2.utils.garbage import SteadyGarbageCollection
 
@@ -39,19 +41,22 @@ class Supervisor:
     signals: StopSignals
     watchdog: Watchdog
     garbage: SteadyGarbageCollection
-    workers: list[BaseProcess]  # of the loader that is waited for
+    workers: list[BaseProcess]  # of the loaders in use
+    # Passes over loaders by what they are for. One that is broken off waits for its workers when it is let go, which
+    # has to be after the state is saved.
+    passes: dict[str, Iterator[Any]] = field(default_factory=dict)
 
-    def batches(self, loader: Iterable[T]) -> Iterator[T]:
-        """The batches of a loader, until some rank is asked to stop: all ranks then end before the same step.
+    def start(self, loader: DataLoader) -> Iterator[Any]:
+        """Begin the training's pass over its loader."""
+        batches = start_workers(loader)
+        self._keep("training", batches)
+        return batches
 
-        A wait for a batch may be broken off in the middle. The caller keeps hold of the loader's own iterator, so that
-        its workers are waited for after the state is saved, and not before.
-        """
-        iterator = iter(loader)
-        self.workers[:] = active_children()
+    def steps(self, batches: Iterator[T]) -> Iterator[T]:
+        """What each step takes, until some rank is asked to stop: all ranks then end before the same step."""
         while True:
             with self.phase(Phase.DATA):
-                batch = self.signals.wait_for(lambda: next(iterator, _END))
+                batch = self.signals.wait_for(lambda: next(batches, _END))
             with self.phase(Phase.AGREEMENT):
                 stop = self.signals.agreed()
             if stop or batch is _END:
@@ -70,12 +75,16 @@ class Supervisor:
         Raises:
             StopRequested: on all ranks before the same round, if one of them is asked to stop.
         """
-        self.workers[:] = active_children()
+        self._keep("evaluation", batches)
         for _ in range(count):
             self.watchdog.beat()
             batch = self.signals.wait_for(lambda: next(batches, None))
             self.signals.check()
             yield batch
+
+    def _keep(self, purpose: str, batches: Iterator[Any]) -> None:
+        self.passes[purpose] = batches
+        self.workers[:] = active_children()
 
 
 @contextmanager
@@ -120,7 +129,7 @@ def _has_lost(workers: Sequence[BaseProcess], patience: float = 1.0) -> bool:
     """Whether a worker has died; a connection to it fails up to `patience` seconds before that is known."""
     deadline = time.monotonic() + patience
     try:
-        while all(worker.is_alive() for worker in workers):
+        while all(worker.exitcode in (None, 0) for worker in workers):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.05)

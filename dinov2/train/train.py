@@ -24,7 +24,6 @@ if __name__ == "__main__":
 
 from dinov2 import distributed
 from dinov2.data.quarantine import Quarantine
-from dinov2.data.worker_setup import start_workers
 from dinov2.errors import UserError
 from dinov2.logging import MetricLogger, MetricSink, make_sinks
 from dinov2.models.weights import load_pretrained_backbone
@@ -187,14 +186,12 @@ def take_steps(
     images = cfg.train.batch_size_per_gpu * distributed.get_global_size()
     alarm = CollapseAlarm.after_warmup(plan.timeline.warmup, images=images)
     state.model.train()
-    loader = start_workers(build_loader(cfg, plan.dataset, start=state.samples_consumed, device=state.model.device))
-    steps = supervisor.batches(micro_batches(loader, cfg.train.gradient_accumulation_factor))
-    for batches in state.metrics.log_every(steps, LOG_EVERY, "Training", total, state.iteration):
-        for batch in batches:
+    batches = supervisor.start(build_loader(cfg, plan.dataset, start=state.samples_consumed, device=state.model.device))
+    steps = supervisor.steps(micro_batches(batches, cfg.train.gradient_accumulation_factor))
+    for group in state.metrics.log_every(steps, LOG_EVERY, "Training", total, state.iteration):
+        for batch in group:
             quarantine.note(batch["bad_tiles"])
-        report = train_step(
-            cfg, state, batches, schedules.at(state.iteration), counts={"bad_tiles": quarantine.pending}
-        )
+        report = train_step(cfg, state, group, schedules.at(state.iteration), counts={"bad_tiles": quarantine.pending})
         quarantine.share(report.counts["bad_tiles"])
         state.metrics.update(**report.figures)
         state.metrics.show(**report.latest)

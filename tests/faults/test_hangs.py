@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from forks import children_of, exit_codes, forked, is_running, run_training, wait_until
+from forks import children_of, exit_codes, forked, is_running, read_without_end, run_training, wait_until
 from runs import arguments
 
-from dinov2.data.datasets import ImageFolderDataset
 from dinov2.data.training_view import TrainingView
 from dinov2.errors import ExitCode
 from dinov2.train import hooks as hooks_module
@@ -125,22 +124,6 @@ def test_the_other_rank_leaves(place, fault, codes, image_folder, tmp_path, monk
         assert (
             "ForkProcess" not in log
         )  # by which a traceback of the main process begins; workers may complain of its end
-
-
-def read_without_end(fifo: Path) -> Callable[[int], None]:
-    """What makes the sixth read of a worker wait for a writer that never comes."""
-    os.mkfifo(fifo)
-    path_of = ImageFolderDataset.path_of
-    reads = []
-
-    def leading_to_fifo(self, index):
-        reads.append(index)
-        return fifo if len(reads) == 6 else path_of(self, index)
-
-    def prepare(rank: int) -> None:
-        ImageFolderDataset.path_of = leading_to_fifo
-
-    return prepare
 
 
 def test_a_worker_that_is_killed(image_folder, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forks import children_of, end, exit_codes, forked, is_running, run_training, wait_until
+from forks import children_of, end, exit_codes, forked, is_running, read_without_end, run_training, wait_until
 from ranks import free_port
 from runs import arguments, train
 
@@ -191,6 +191,24 @@ def test_an_evaluation_that_was_broken_off_is_made_up_for(image_folder, tmp_path
         assert files[0] == files[1] != []
     tuned = Path("results", "tune.jsonl")
     assert (broken / tuned).read_text() == (whole / tuned).read_text()
+
+
+def test_workers_that_are_stuck_do_not_keep_the_state_from_being_saved(image_folder, tmp_path):
+    output, logs = tmp_path / "run", tmp_path / "logs"
+    options = ["train.num_workers=1", "tune.tune_every_iterations=30", "train.save_frequency=0"]
+    stuck = read_without_end(tmp_path / "fifo")
+
+    def prepare(rank):
+        count_steps(output.with_name(f"{output.name}.steps{rank}"))
+        stuck(rank)
+
+    no_evaluation = ["tune.query_dataset_path=null", "tune.test_dataset_path=null"]
+    command = training(image_folder, output, *options, *no_evaluation)
+    with forked(run_training, command, prepare, logs=logs) as processes:
+        wait_until(lambda: finished_steps(output, 1)[0] >= 2)  # the third batch is what never comes
+        os.kill(processes[0].pid, signal.SIGTERM)
+        assert exit_codes(processes, 60) == [ExitCode.INTERRUPTED]
+    assert_saved(output, logs, 1)
 
 
 def test_a_signal_to_the_whole_job_spares_the_workers_until_the_state_is_saved(image_folder, tmp_path):

@@ -214,6 +214,7 @@ def test_five_requeues_end_where_an_uninterrupted_run_ends(vit_mini, image_folde
         assert exit_codes(processes, 60) == [0]
     assert pickle.loads((folder / "17_0_result.pkl").read_bytes()) == ("success", None)
     assert STEPS == 5 * 2 + 2
+    assert not (broken / "before-1").exists()  # where a run that starts over puts what is there
     assert outcome(broken)[:3] == outcome(whole)[:3]
 
 

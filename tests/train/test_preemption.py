@@ -74,7 +74,8 @@ def test_outside_the_main_thread_nothing_is_installed():
 def test_a_wait_ends_with_a_signal():
     def never():
         send(signal.SIGUSR1)
-        time.sleep(60)
+        time.sleep(20)
+        return 8
 
     with StopSignals() as signals:
         assert signals.wait_for(lambda: 7) == 7

@@ -129,11 +129,12 @@ def test_a_process_that_was_stopped_as_a_whole_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(watchdog_module, "SUSPENDED", 0.3)
 
     def stopped(rank: int) -> None:
-        with Watchdog(SHORT) as watchdog, watchdog.phase(Phase.DATA):
-            time.sleep(0.3)
+        with Watchdog(SHORT) as watchdog, watchdog.phase(Phase.SAVE):
+            for _ in range(10):
+                time.sleep(0.05)
 
     with forked(stopped, logs=tmp_path) as processes:
-        time.sleep(0.1)
+        time.sleep(0.2)
         os.kill(processes[0].pid, signal.SIGSTOP)
         time.sleep(2.0)
         os.kill(processes[0].pid, signal.SIGCONT)
