@@ -49,7 +49,7 @@ class NoiseImages(Dataset):
 
 
 def write_tiles(root: Path, *, classes: int = 2, slides: int = 4, tiles: int = 3, prefix: str = "slide") -> Path:
-    """Images of 32 px as root/c{class}/{prefix}{number}_{tile}.png, each class brighter in another channel."""
+    """Images of 32 px as root/c{class}/{prefix}{number}_{tile}.png, each class a little brighter in another channel."""
     rng = np.random.default_rng(0)
     for label in range(classes):
         folder = root / f"c{label}"
@@ -57,6 +57,6 @@ def write_tiles(root: Path, *, classes: int = 2, slides: int = 4, tiles: int = 3
         for slide in range(slides):
             for tile in range(tiles):
                 pixels = rng.integers(0, 128, (32, 32, 3), dtype=np.uint8)
-                pixels[..., label] += 100
+                pixels[..., label] += 15
                 Image.fromarray(pixels).save(folder / f"{prefix}{label}{slide}_{tile}.png")
     return root
