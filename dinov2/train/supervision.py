@@ -81,6 +81,7 @@ class Supervisor:
             batch = self.signals.wait_for(lambda: next(batches, None))
             self.signals.check()
             yield batch
+        del self.passes["evaluation"]
 
     def _keep(self, purpose: str, batches: Iterator[Any]) -> None:
         self.passes[purpose] = batches
