@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that must hold: lint, types, tests, the README's commands. Sets itself up in .venv.
-# Arguments go to pytest: bash scripts/test.sh -k losses
+# Arguments go to pytest: bash scripts/test.sh -k losses. Tests marked `slow` run on request only: pytest -m slow
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh dev
@@ -12,3 +12,7 @@ echo "== types"
 mypy
 echo "== tests"
 python -m pytest "$@"
+if (($# == 0)); then
+    echo "== random kills"
+    python -m pytest -m reliability -s
+fi

@@ -33,12 +33,15 @@ class Features(NamedTuple):
     Attributes:
         values: (n, D) float32; they may be mapped from a file.
         labels: (n,) int64.
-        groups: (n,) int64, equal for samples of one slide or patient; None if that is not known.
+        groups: (n,) int64, equal for samples of one slide or patient, in all sets that are used together; None if
+            that is not known.
+        sites: (n,) int64, likewise for samples of one site: a hospital, laboratory or scanner.
     """
 
     values: Tensor
     labels: Tensor
     groups: Tensor | None = None
+    sites: Tensor | None = None
 
     def select(self, rows: Tensor) -> "Features":
         """The samples at some rows (m,) int64."""

@@ -91,11 +91,23 @@ def knn_vote(
     for found in nearest_neighbours(query.values, test, largest, device=device or get_device()):
         # On a GPU the order of additions, and with it the last bits, would change from run to run.
         closeness, classes = found.closeness.cpu(), labels[found.row.cpu()]  # (t, K) each
-        weights = torch.softmax(closeness / temperature, dim=1) if vote == "softmax" else torch.ones_like(closeness)
+        weights = vote_weights(closeness, temperature=temperature, vote=vote)
         for k in nb_knn:
-            scores = torch.zeros(len(weights), num_classes)
-            votes[k].append(scores.scatter_add_(1, classes[:, :k], weights[:, :k]))  # (t, C)
+            votes[k].append(count_votes(classes[:, :k], weights[:, :k], num_classes=num_classes))
     return {k: torch.cat(parts) for k, parts in votes.items()}
+
+
+def vote_weights(closeness: Tensor, *, temperature: float, vote: str) -> Tensor:
+    """What the votes of neighbours (t, K) weigh; nothing where there is no neighbour, at -inf."""
+    exist = closeness > -torch.inf
+    if vote == "majority":
+        return exist.float()
+    return torch.softmax(closeness / temperature, dim=1).where(exist, 0.0)  # NaN of a row without neighbours
+
+
+def count_votes(classes: Tensor, weights: Tensor, *, num_classes: int) -> Tensor:
+    """Class scores (t, C) from the classes (t, k) of neighbours and the weights of their votes."""
+    return torch.zeros(len(weights), num_classes).scatter_add_(1, classes, weights)
 
 
 def few_shot(query: Features, *, per_class: int, seed: int) -> Features:

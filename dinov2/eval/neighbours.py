@@ -15,6 +15,7 @@ numbers they keep their digits.
 """
 
 from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,8 @@ class Neighbours(NamedTuple):
     """The neighbours of m test rows, the nearest first.
 
     Attributes:
-        closeness: (m, k) float32, cosines less a number of the test row.
+        closeness: (m, k) float32, cosines less a number of the test row; -inf where the row is no neighbour, because
+            too few may be one.
         row: (m, k) int64 query rows.
     """
 
@@ -43,17 +45,27 @@ class Neighbours(NamedTuple):
     row: Tensor
 
 
-def nearest_neighbours(query: Tensor, test: Tensor, k: int, *, device: torch.device) -> Iterator[Neighbours]:
+class Apart(NamedTuple):
+    """Groups of (n,) query and (m,) test rows, int64, within which there are no neighbours."""
+
+    query: Tensor
+    test: Tensor
+
+
+def nearest_neighbours(
+    query: Tensor, test: Tensor, k: int, *, device: torch.device, apart: Apart | None = None
+) -> Iterator[Neighbours]:
     """Find the k nearest query rows of test rows; all ranks take part.
 
     Args:
         query, test: (n, D), (m, D) of any length, in main memory, mapped from a file or on the device.
         k: 1 .. n.
+        apart: query rows of a test row's own group are no neighbours; None: all are.
     Yields:
         The neighbours of the next TEST_BLOCK test rows, on the device, the same on every rank.
     """
     reference = _directions(query[:QUERY_PIECE], device).mean(dim=0)  # (D,) float64
-    for block in test.split(TEST_BLOCK):
+    for begin, block in zip(count(0, TEST_BLOCK), test.split(TEST_BLOCK)):
         pieces = [(_directions(piece, device) - reference).float() for piece in block.split(TEST_PIECE)]
         best = [torch.empty(len(piece), 0, dtype=torch.int64, device=device) for piece in pieces]
         for first in range(get_global_rank() * QUERY_PIECE, len(query), get_global_size() * QUERY_PIECE):
@@ -62,6 +74,8 @@ def nearest_neighbours(query: Tensor, test: Tensor, k: int, *, device: torch.dev
             for number, piece in enumerate(pieces):
                 with full_float32():  # TF32 errs by 1e-3, which a temperature of 0.07 makes 1.5 % of a vote
                     closeness = torch.addmm(offsets, piece, differences)  # (t, q)
+                if apart is not None:
+                    _hide(closeness, apart, first_test=begin + number * TEST_PIECE, first_query=first)
                 best[number] = _best(torch.cat((best[number], _nearest(closeness, k, first)), dim=1), k)
         yield _decode(_over_ranks(torch.cat(best), k))
 
@@ -71,15 +85,23 @@ def _directions(rows: Tensor, device: torch.device) -> Tensor:
     return F.normalize(rows.to(device).double(), dim=1)
 
 
+def _hide(closeness: Tensor, apart: Apart, *, first_test: int, first_query: int) -> None:
+    """Put the query rows of a test row's own group infinitely far away, in place, in closeness (t, q) of some rows."""
+    rows, columns = closeness.shape
+    test = apart.test[first_test : first_test + rows].to(closeness.device)
+    query = apart.query[first_query : first_query + columns].to(closeness.device)
+    closeness.masked_fill_(test[:, None] == query, -torch.inf)
+
+
 def _nearest(closeness: Tensor, k: int, first: int) -> Tensor:
     """The k nearest, or all, by closeness (t, q) to the query rows from `first` on, (t, min(k, q)) int64."""
-    count = closeness.shape[1]
-    k = min(k, count)
-    top, columns = closeness.topk(min(k + 1, count), dim=1)
+    size = closeness.shape[1]
+    k = min(k, size)
+    top, columns = closeness.topk(min(k + 1, size), dim=1)
     found = _encode(top[:, :k], columns[:, :k] + first)
-    if count > k:  # where the last and the next are equal, topk has chosen any of them
+    if size > k:  # where the last and the next are equal, topk has chosen any of them
         (tied,) = torch.where(top[:, k - 1] == top[:, k])
-        rows = torch.arange(first, first + count, device=closeness.device)
+        rows = torch.arange(first, first + size, device=closeness.device)
         found[tied] = _best(_encode(closeness[tied], rows), k)
     return found
 
