@@ -45,7 +45,7 @@ def training(images: Path, output: Path, *overrides: str) -> list[str]:
     return arguments(
         images,
         output,
-        *("student.arch=vit_mini", "optim.max_iter=10000", "evaluation.eval_period_iterations=2"),
+        *("optim.max_iter=10000", "evaluation.eval_period_iterations=2"),
         *(*sets, "tune.tile_size=28", "tune.crop_size=28", "tune.knn.nb_knn=[1]", "tune.tune_every_iterations=2"),
         *(f"train.{phase}_timeout={LIMIT}" for phase in ("data", "step", "save")),
         *("train.evaluation_timeout=8", "train.batch_size_per_gpu=2"),

@@ -45,7 +45,6 @@ def run_trials(images: Path, folder: Path, expected: Outcome, trials: int) -> in
 @pytest.mark.parametrize(
     "trials",
     [
-        8,
         pytest.param(40, marks=pytest.mark.reliability),  # 2 minutes on idle cores
         pytest.param(100, marks=pytest.mark.slow),  # 5 minutes
     ],

@@ -13,7 +13,7 @@ import pytest
 import torch
 from forks import children_of, end, exit_codes, forked, is_running, read_without_end, run_training, wait_until
 from ranks import free_port
-from runs import arguments, train
+from runs import ELSEWHERE, arguments, train
 
 from dinov2.data.datasets import ImageFolderDataset
 from dinov2.data.training_view import TrainingView
@@ -46,7 +46,7 @@ def training(images: Path, output: Path, *overrides: str) -> list[str]:
     return arguments(
         images,
         output,
-        *("student.arch=vit_mini", f"optim.max_iter={STEPS}", "evaluation.eval_period_iterations=2"),
+        *(f"optim.max_iter={STEPS}", "evaluation.eval_period_iterations=2"),
         *(*sets, "tune.tile_size=28", "tune.crop_size=28", "tune.knn.nb_knn=[1]", "tune.knn.batch_size=6"),
         *("tune.tune_every_iterations=2", "train.batch_size_per_gpu=2", "train.keep_last=0"),
         *overrides,
@@ -235,7 +235,7 @@ def test_a_signal_to_the_whole_job_spares_the_workers_until_the_state_is_saved(i
 def test_torchrun_passes_the_signal_on(image_folder, tmp_path):
     output = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
-    options = ["optim.max_iter=10000", "train.save_frequency=0", "train.num_workers=1"]
+    options = [ELSEWHERE, "optim.max_iter=10000", "train.save_frequency=0", "train.num_workers=1"]
     process = subprocess.Popen(
         [*command, "dinov2/train/train.py", *arguments(image_folder, output, *options)],
         cwd=ROOT,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from crashes import COMPLETE, STEPS, outcome, report_every_step, run
 from forks import exit_codes, forked, wait_until
-from runs import arguments
+from runs import ELSEWHERE, arguments
 from submitit import JobEnvironment
 from submitit.core.submission import process_job
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
@@ -152,16 +152,6 @@ def test_a_job_is_submitted_with_its_own_output_folder(tmp_path, slurm, capsys):
     assert not (tmp_path / "hacked").exists()
 
 
-@pytest.fixture
-def vit_mini(monkeypatch):
-    """A transformer of two narrow blocks."""
-
-    def build(patch_size=16, num_register_tokens=0, **kwargs):
-        return vision_transformer._vit(48, 2, 2, patch_size, num_register_tokens, kwargs)
-
-    monkeypatch.setitem(vision_transformer.ARCHITECTURES, "vit_mini", build)
-
-
 def submitted(folder: Path, command: list[str]) -> None:
     """Leave a task where submitit's processes look for it."""
     from submitit.helpers import DelayedSubmission
@@ -200,7 +190,7 @@ def job_process(
     process_job(folder)
 
 
-def test_five_requeues_end_where_an_uninterrupted_run_ends(vit_mini, image_folder, tmp_path):
+def test_five_requeues_end_where_an_uninterrupted_run_ends(image_folder, tmp_path):
     whole, broken, folder = tmp_path / "whole", tmp_path / "job-17", tmp_path / "slurm"
     assert run(arguments(image_folder, whole, *COMPLETE), tmp_path / "logs") == [0]
     # That it starts over must not be repeated after a requeue.
@@ -225,7 +215,7 @@ def test_five_requeues_end_where_an_uninterrupted_run_ends(vit_mini, image_folde
         (signal.SIGTERM, [ExitCode.INTERRUPTED, ExitCode.INTERRUPTED]),  # SLURM requeues by itself, or someone cancels
     ],
 )
-def test_one_process_requeues_a_job_of_two(number, codes, vit_mini, image_folder, tmp_path):
+def test_one_process_requeues_a_job_of_two(number, codes, image_folder, tmp_path):
     folder, output = tmp_path / "slurm", tmp_path / "run"
     submitted(folder, arguments(image_folder, output, *COMPLETE, "train.num_workers=0", "train.batch_size_per_gpu=2"))
     before = (folder / "17_submitted.pkl").stat().st_mtime_ns
@@ -238,7 +228,7 @@ def test_one_process_requeues_a_job_of_two(number, codes, vit_mini, image_folder
     assert not list(folder.glob("*_result.pkl"))
 
 
-def test_a_preempted_job_waits_for_slurm(vit_mini, slurm, image_folder, tmp_path):
+def test_a_preempted_job_waits_for_slurm(slurm, image_folder, tmp_path):
     """SLURM requeues no job that has ended by itself; submitit's signal is still heard after the state is saved."""
     program(slurm / "scontrol", f'printf "%s " "$@" >> {shlex.quote(str(slurm / "scontrol.txt"))}')
     folder, output, logs = tmp_path / "jobs", tmp_path / "run", tmp_path / "logs"
@@ -305,7 +295,7 @@ def test_a_job_that_slurm_began_again_goes_on(restarts, no_resume, monkeypatch):
 def test_jobs_without_slurm(cluster, image_folder, tmp_path):
     command = [sys.executable, "-m", "dinov2.run.train.train", "--cluster", cluster, "--ngpus", "0"]
     found = subprocess.run(
-        [*command, *arguments(image_folder, tmp_path / "run-%j", "optim.max_iter=1", "optim.warmup_pct=0")],
+        [*command, *arguments(image_folder, tmp_path / "run-%j", ELSEWHERE, "optim.max_iter=1", "optim.warmup_pct=0")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -27,7 +27,7 @@ def test_the_report_of_a_training(image_folder, tmp_path, capsys):
     for expected in (
         "finished",
         "3 of 3 (100%)",
-        "vit_tiny/14",
+        "vit_mini/14",
         "eval/training_2/teacher_checkpoint.pth",
         "clipped above",
     ):
