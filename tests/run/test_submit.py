@@ -17,7 +17,6 @@ from submitit.core.submission import process_job
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
 from dinov2.errors import ExitCode, UserError
-from dinov2.models import vision_transformer
 from dinov2.run.submit import Task, get_args_parser
 from dinov2.run.train.train import TrainingTask, main
 from dinov2.train import train as train_module
