@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from pathlib import Path
 
 from dinov2.distributed import get_global_rank, is_main_process
@@ -54,6 +55,17 @@ def _configured(handler: logging.Handler) -> logging.Handler:
 
 class _ConsoleHandler(logging.Handler):
     """Writes to standard output, above a progress bar if one is drawn."""
+
+    def __init__(self) -> None:
+        """Take a lock of this process alone for progress bars.
+
+        That of tqdm is shared with forked processes: one that is killed while it writes would keep it, and all others
+        would wait for ever.
+        """
+        super().__init__()
+        from tqdm import tqdm
+
+        tqdm.set_lock(threading.RLock())
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "beside_bar", False):
