@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 
-from tqdm import tqdm
+from tqdm.std import TqdmDefaultWriteLock, tqdm
 
 from dinov2.logging import setup_logging
 
@@ -17,6 +17,7 @@ def die_while_writing() -> None:
 
 
 def test_a_process_that_is_killed_while_it_writes_stops_no_other(tmp_path):
+    tqdm.set_lock(TqdmDefaultWriteLock())  # as in a fresh process
     setup_logging()
     writer = multiprocessing.get_context("fork").Process(target=die_while_writing)
     writer.start()
