@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from dinov2.train.checkpoint import Checkpointer, SavedCheckpoint, Snapshot
-from dinov2.train.checkpoint.files import hash_file
 from dinov2.train.checkpoint.sharding import own_pieces
+from dinov2.utils.checkpoint.files import hash_file
 
 TENSORS = 1500
 

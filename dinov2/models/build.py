@@ -1,11 +1,10 @@
 """From a configuration to student and teacher backbones."""
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from dinov2.errors import UserError, unknown_name
-from dinov2.layers import Attention
+from dinov2.layers import Attention, DINOHead
 
 from .vision_transformer import ARCHITECTURES, FFN_LAYERS, DinoVisionTransformer
 
@@ -50,14 +49,12 @@ def check_names(args: Any) -> None:
     """Check what the `student` section of a configuration names, before anything is built.
 
     Raises:
-        UserError: for an unknown architecture or feed-forward layer, or weights that do not exist.
+        UserError: for an unknown architecture or feed-forward layer.
     """
     if args.arch.removesuffix("_memeff") not in ARCHITECTURES:
         raise unknown_name("student.arch", args.arch, ARCHITECTURES)
     if args.ffn_layer not in FFN_LAYERS:
         raise unknown_name("student.ffn_layer", args.ffn_layer, FFN_LAYERS)
-    if args.pretrained_weights and not Path(args.pretrained_weights).is_file():
-        raise UserError(f"weights file {args.pretrained_weights} (student.pretrained_weights) does not exist")
     if getattr(args, "attention_backend", "sdpa") == "xformers" and find_spec("xformers") is None:
         raise UserError("student.attention_backend=xformers needs the package: pip install xformers")
 
@@ -72,3 +69,14 @@ def _use_backend(model: DinoVisionTransformer, backend: str) -> DinoVisionTransf
 def build_model_from_cfg(cfg: Any, only_teacher: bool = False):
     """`build_model` for a whole configuration; positions are those of a global crop."""
     return build_model(cfg.student, only_teacher=only_teacher, img_size=cfg.crops.global_crops_size)
+
+
+def build_head(section: Any, embed_dim: int) -> DINOHead:
+    """A head for tokens of width `embed_dim`, as the `dino` or `ibot` section of a configuration describes it."""
+    return DINOHead(
+        embed_dim,
+        section.head_n_prototypes,
+        hidden_dim=section.head_hidden_dim,
+        bottleneck_dim=section.head_bottleneck_dim,
+        nlayers=section.head_nlayers,
+    )

@@ -23,12 +23,12 @@ from dinov2.train.checkpoint import (
     json_digest,
     state_digest,
 )
-from dinov2.train.checkpoint import files as files_module
-from dinov2.train.checkpoint import manifest as manifest_module
-from dinov2.train.checkpoint.files import BLOCK, Piece, hash_file, read_pieces, tensor_blocks, write_file
-from dinov2.train.checkpoint.manifest import MANIFEST, Manifest
 from dinov2.train.checkpoint.retention import steps_to_retire
 from dinov2.utils import faults
+from dinov2.utils.checkpoint import files as files_module
+from dinov2.utils.checkpoint import manifest as manifest_module
+from dinov2.utils.checkpoint.files import BLOCK, Piece, hash_file, read_pieces, tensor_blocks, write_file
+from dinov2.utils.checkpoint.manifest import MANIFEST, Manifest
 
 SHARD = "rank-00000.safetensors"
 

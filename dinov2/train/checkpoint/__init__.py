@@ -10,9 +10,10 @@ It is written aside, flushed, and renamed into place. Nothing is read from a fol
 nothing in it can run code, and any number of processes can read it.
 """
 
+from dinov2.utils.checkpoint import DamagedError
+
 from .checkpointer import Checkpointer
 from .loading import SavedCheckpoint, TensorKind
-from .manifest import DamagedError
 from .saving import SaveError
 from .snapshot import Snapshot, json_digest, state_digest
 

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -11,9 +11,9 @@ import torch
 from dinov2.distributed import all_reduce_max, is_main_process
 from dinov2.distributed.outcomes import SharedError, on_main
 from dinov2.errors import UserError
+from dinov2.utils.checkpoint import DamagedError, Manifest
 
 from .loading import SavedCheckpoint
-from .manifest import DamagedError, Manifest
 from .retention import checkpoint_path, retire, steps_on_disk, steps_to_retire
 from .saving import SaveError, Saving, Version
 from .snapshot import HostCopies, Snapshot, json_digest
@@ -137,7 +137,7 @@ class Checkpointer:
         manifest = saving.commit()
         if is_main_process():
             logger.info(f"saved {saving.path}, {manifest.num_bytes / 2**20:,.1f} MiB")
-            self._tidy(manifest)
+            self._tidy(manifest, saving.kept)
 
     def _attempt(self, saving: Saving, action: Callable[[], None]) -> bool:
         """Take a step of a save; whether it succeeded, which is the same on all ranks."""
@@ -151,11 +151,13 @@ class Checkpointer:
             logger.error(f"{self._failure}. Training goes on", exc_info=not isinstance(error, OSError))
             return False
 
-    def _tidy(self, manifest: Manifest) -> None:
+    def _tidy(self, manifest: Manifest, kept: Collection[int]) -> None:
         """Remove what is not kept, and look whether there is room for more."""
         try:
-            steps = self.steps()
-            for step in steps_to_retire(steps, manifest.step, keep_last=self.keep_last, keep_every=self.keep_every):
+            retired = steps_to_retire(
+                self.steps(), manifest.step, keep_last=self.keep_last, keep_every=self.keep_every, kept=kept
+            )
+            for step in retired:
                 retire(self.folder, step)
             free = shutil.disk_usage(self.folder).free
         except OSError as error:

@@ -1,9 +1,7 @@
 """A checkpoint on disk: verified first, read afterwards, on any number of processes."""
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +10,10 @@ from torch import Tensor
 
 from dinov2.distributed import get_global_rank, get_global_size
 from dinov2.distributed.outcomes import on_all
+from dinov2.utils.checkpoint import DamagedError, Manifest, StoredPiece, assemble, stored_pieces
+from dinov2.utils.checkpoint.manifest import check_files, read_manifest
+from dinov2.utils.checkpoint.reading import VALUES
 
-from .files import StoredPiece, read_pieces
-from .manifest import DamagedError, Manifest, check_files, read_manifest
-from .saving import VALUES
 from .sharding import read_into
 
 
@@ -59,14 +57,7 @@ class SavedCheckpoint:
 
     def read_all(self) -> dict[str, Tensor]:
         """All tensors as they are, in host memory; one process may call it alone."""
-        from safetensors import safe_open
-
-        tensors = {name: torch.empty(kind.shape, dtype=kind.dtype) for name, kind in self.tensors.items()}
-        for piece in self._pieces:
-            box = tuple(slice(start, start + size) for start, size in zip(piece.offsets, piece.sizes))
-            with safe_open(piece.file, framework="pt") as file:
-                tensors[piece.name][box] = file.get_tensor(piece.name)
-        return tensors
+        return assemble(self._pieces)
 
     def _verify(self, step: int | None) -> Manifest:
         manifest = read_manifest(self.path)
@@ -77,24 +68,11 @@ class SavedCheckpoint:
         return manifest
 
     def _open(self) -> tuple[dict[str, Any], list[StoredPiece]]:
+        pieces = stored_pieces(self.path, self.manifest.files)
         try:
             values = json.loads((self.path / VALUES).read_text(encoding="utf-8"))
-            shards = [name for name in sorted(self.manifest.files) if name != VALUES]
-            pieces = [piece for name in shards for piece in read_pieces(self.path / name)]
-        except Exception as error:  # files that hold something else than this program writes
+        except (OSError, ValueError, RecursionError) as error:
             raise DamagedError(f"it is no checkpoint of this program ({error})") from error
         if not isinstance(values, dict):
             raise DamagedError(f"it is no checkpoint of this program ({VALUES} holds no named values)")
-        _check_whole(pieces)
         return values, pieces
-
-
-def _check_whole(pieces: list[StoredPiece]) -> None:
-    """Refuse tensors of which a part is missing or that the pieces do not agree about."""
-    parts = defaultdict(list)
-    for piece in pieces:
-        parts[piece.name].append(piece)
-    for name, group in parts.items():
-        sizes = sum(prod(piece.sizes) for piece in group)
-        if len({(piece.dtype, piece.shape) for piece in group}) > 1 or sizes != prod(group[0].shape):
-            raise DamagedError(f"the pieces of {name} do not make one whole tensor")

@@ -1,7 +1,7 @@
 """Which checkpoints stay."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from dinov2.utils.atomic import remove, temporary_path
@@ -23,7 +23,9 @@ def steps_on_disk(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name and name[0] == f"step-{int(name[1]):07d}")
 
 
-def steps_to_retire(steps: Iterable[int], newest: int, *, keep_last: int, keep_every: int | None) -> list[int]:
+def steps_to_retire(
+    steps: Iterable[int], newest: int, *, keep_last: int, keep_every: int | None, kept: Collection[int] = ()
+) -> list[int]:
     """Steps whose checkpoints go when the one of step `newest` is complete.
 
     Checkpoints of later steps are damaged: otherwise the run had gone on from them. They neither count nor go.
@@ -31,10 +33,11 @@ def steps_to_retire(steps: Iterable[int], newest: int, *, keep_last: int, keep_e
     Args:
         keep_last: how many of the newest stay; 0: all.
         keep_every: those of its multiples stay for good.
+        kept: others that the newest one asks to keep.
     """
     until_now = sorted(step for step in steps if step <= newest)
     old = until_now[:-keep_last] if keep_last else []
-    return [step for step in old if not keep_every or step % keep_every]
+    return [step for step in old if step not in kept and (not keep_every or step % keep_every)]
 
 
 def retire(folder: Path, step: int) -> None:

@@ -13,14 +13,13 @@ from dinov2.distributed import all_gather_object, get_global_rank, get_global_si
 from dinov2.distributed.outcomes import on_all, on_main
 from dinov2.errors import ExitCode, UserError
 from dinov2.utils.atomic import fsync, remove_abandoned, temporary_path
+from dinov2.utils.checkpoint.files import FileRecord, Piece, tensor_blocks, write_file
+from dinov2.utils.checkpoint.manifest import MANIFEST, Manifest
+from dinov2.utils.checkpoint.reading import VALUES
 from dinov2.utils.faults import fault_point
 
-from .files import FileRecord, Piece, tensor_blocks, write_file
-from .manifest import MANIFEST, Manifest
 from .sharding import own_pieces
 from .snapshot import HostCopies, Snapshot
-
-VALUES = "state.json"
 
 
 class SaveError(UserError):
@@ -48,6 +47,7 @@ class Saving:
         self._pieces: list[Piece] = []
         self._values = b""
         self._config_digest = ""
+        self.kept: frozenset[int] = frozenset()  # see `Snapshot`
         self._files: dict[str, FileRecord] = {}
         self._failure: Exception | None = None
 
@@ -59,7 +59,7 @@ class Saving:
         Raises:
             OSError, SharedError: on all ranks, if one of them cannot.
         """
-        self._config_digest = snapshot.config_digest
+        self._config_digest, self.kept = snapshot.config_digest, snapshot.kept
         self._values = json.dumps(snapshot.values, indent=1).encode()
         try:
             self._temporary = on_main(self._make_folder)

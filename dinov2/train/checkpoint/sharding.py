@@ -28,8 +28,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from dinov2.distributed.outcomes import SharedError
-
-from .files import Piece, StoredPiece
+from dinov2.utils.checkpoint import Piece, StoredPiece
 
 
 def own_pieces(tensors: Mapping[str, Tensor]) -> list[Piece]:

@@ -9,16 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import Piece
+from dinov2.utils.checkpoint import Piece
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state: tensors, sharded or not, by name, and what is no tensor as plain values of JSON."""
+    """A state: tensors, sharded or not, by name, and what is no tensor as plain values of JSON.
+
+    Attributes:
+        kept: steps whose checkpoints stay when that of this state is complete. It has to follow from the state, so
+            that they also stay when a run goes on from its checkpoint.
+    """
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
     config_digest: str = ""
+    kept: frozenset[int] = frozenset()
 
 
 class HostCopies:

@@ -1,0 +1,12 @@
+"""Published weights: what is known, where it comes from and under which licence, and models that carry it.
+
+    python -m dinov2.hub list | show NAME | download NAME | inspect FILE
+
+`resolve_weights` turns what a person names (a file, an address, a name of the list) into a file, for training and
+evaluation alike. The entry points of DINOv2 are in `backbones` and `classifiers`, the models of Lunit in `lunit`.
+"""
+
+from .registry import PublishedWeights, find, published
+from .resolve import check_weights, resolve_weights, weights_digest
+
+__all__ = ["PublishedWeights", "check_weights", "find", "published", "resolve_weights", "weights_digest"]
