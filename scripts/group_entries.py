@@ -7,6 +7,8 @@ Then, by its folders: python scripts/group_entries.py --tarball_path data/pretra
 --name pretrain
 By a pattern:         add --pattern '([^/]+)/[^/]*$' (the folder a tile is in) or --pattern 'TCGA-..-....' (its patient)
 By a table:           add --csv slides.csv --file_name filename --group_name slide
+Or which site (hospital, scanner) every tile comes from, for evaluations: add --kind site --csv slides.csv \
+--group_name hospital, which writes {name}_sites[_{suffix}].npy and {name}_site_names[_{suffix}].json.
 Exit code: 0 done, 1 the index has no tile, 2 refused (nothing written).
 """
 
@@ -17,18 +19,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.data.tar_index import GROUP_COLUMNS, GroupRequest, group_entries
+from dinov2.data.tar_index import GROUP_COLUMNS, GROUP_KINDS, GroupRequest, group_entries
 from dinov2.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
     args = parse(argv)
-    columns = replace(GROUP_COLUMNS, file=args.file_name, label=args.group_name)
+    columns = replace(GROUP_COLUMNS, file=args.file_name, label=args.group_name or GROUP_KINDS[args.kind])
+    request = GroupRequest(
+        args.tarball_path, args.output_root, args.name, args.suffix, args.pattern, args.csv, columns, args.kind
+    )
     try:
-        report = group_entries(
-            GroupRequest(args.tarball_path, args.output_root, args.name, args.suffix, args.pattern, args.csv, columns)
-        )
+        report = group_entries(request)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -45,6 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_root", type=Path, required=True, help="folder with its index files")
     parser.add_argument("--name", "--prefix", dest="name", help="prefix of the index files")
     parser.add_argument("--suffix", help="subset")
+    parser.add_argument("--kind", choices=GROUP_KINDS, default="slide", help="of the groups; a patient counts as slide")
     rule = parser.add_mutually_exclusive_group()
     rule.add_argument(
         "--pattern",
@@ -53,7 +57,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     rule.add_argument("--csv", type=Path, help="csv file with the group of every tile")
     parser.add_argument("--file_name", default=GROUP_COLUMNS.file, help="its column with base names or member paths")
-    parser.add_argument("--group_name", default=GROUP_COLUMNS.label, help="its column with groups")
+    parser.add_argument("--group_name", help="its column with groups (default: group, or site for --kind site)")
     return parser.parse_args(argv)
 
 

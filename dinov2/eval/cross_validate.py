@@ -26,9 +26,9 @@ from .tokens import FeatureKind, grid_columns, widest_kind
 POOLED = f"{CROSS_VALIDATION}, all folds together"
 
 
-def get_args_parser() -> argparse.ArgumentParser:
+def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
     """The flags of the command."""
-    parser = base_parser("cross_validate", __doc__)
+    parser = base_parser("cross_validate", __doc__, add_help=add_help)
     cross = parser.add_argument_group("cross-validation")
     cross.add_argument("--test-datasets", nargs="+", default=[], metavar="STRING", help="more tiles to be scored on")
     cross.add_argument("--n-folds", type=int, default=5, metavar="N", help="number of folds (default: 5)")

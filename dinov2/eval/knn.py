@@ -23,15 +23,16 @@ from .knn_votes import ALL, VOTES, KnnCase, KnnSettings, knn_scores
 from .metrics import classification_metrics
 from .results import Row, append_lines, scored_row, spread_row
 from .setup import base_parser, evaluation
+from .site_robustness import site_robustness
 from .tokens import FeatureKind
 
 DINOV2_FILE = "results_eval_knn.json"
 _DINOV2_METRICS = {"acc": "Top 1", "top5": "Top 5"}
 
 
-def get_args_parser() -> argparse.ArgumentParser:
+def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
     """The flags of the command."""
-    parser = base_parser("knn", __doc__)
+    parser = base_parser("knn", __doc__, add_help=add_help)
     knn = parser.add_argument_group("vote")
     knn.add_argument("--nb_knn", type=int, nargs="+", metavar="K", help="numbers of neighbours")
     knn.add_argument("--temperature", type=float, help="of the softmax that weighs neighbours")
@@ -54,9 +55,11 @@ def main(args: argparse.Namespace) -> int:
         keys = job.keys.knn
         settings = KnnSettings(keys.nb_knn, keys.temperature, args.vote, keys.n_per_class_list, keys.n_tries)
         scores = knn_scores(train, val.values, settings, num_classes=len(sets[0].classes))
-        rows = [
-            _row(case, tries, val, classes=sets[0].classes, resamples=args.resamples) for case, tries in scores.items()
-        ]
+        about_sites = _about_sites(train, val, settings)
+        rows = []
+        for case, tries in scores.items():
+            row = _row(case, tries, val, classes=sets[0].classes, resamples=args.resamples)
+            rows.append(row.with_figures(about_sites.get(case, {})))
         append_lines(job.folder / DINOV2_FILE, _dinov2_lines(scores, rows))
         job.finish(sets, rows, tokens=str(kind), **asdict(settings))
     return 0
@@ -78,6 +81,14 @@ def _row(case: KnnCase, tries: Sequence[Tensor], val: Features, *, classes: Sequ
         resamples=resamples,
         notes=notes,
     )
+
+
+def _about_sites(train: Features, val: Features, settings: KnnSettings) -> dict[KnnCase, dict[str, float]]:
+    """The figures of `site_robustness`, for the cases in which all query tiles vote; none if sites are not known."""
+    if train.sites is None or val.sites is None or ALL not in settings.n_per_class_list:
+        return {}
+    found = site_robustness(train, val, settings)
+    return {KnnCase(ALL, k): {f"site_{name}": value for name, value in asdict(one).items()} for k, one in found.items()}
 
 
 def _dinov2_lines(cases: Iterable[KnnCase], rows: Sequence[Row]) -> list[str]:

@@ -11,21 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dinov2.distributed import get_device
 
 from .features import Features
-from .metrics import classification_metrics
 from .neighbours import nearest_neighbours
 
 logger = logging.getLogger("dinov2")
 
 VOTES = ("softmax", "majority")
 ALL = -1  # in a list of query samples per class
-TUNING_METRICS = ("acc", "bacc", "auc")
 
 
 @dataclass(frozen=True)
@@ -143,17 +140,4 @@ def knn_scores(
             )
             for k in ks:
                 results.setdefault(KnnCase(per_class, k), []).append(votes[k])
-    return results
-
-
-def evaluate_knn(query: Features, test: Features, settings: KnnSettings) -> dict[str, float]:
-    """Scores for the log of a training, by name: `{acc|bacc|auc}_{k}`, and `..._{k}_{n}shot` for few query samples.
-
-    Tries are averaged. All ranks take part.
-    """
-    num_classes = int(max(query.labels.max(), test.labels.max())) + 1
-    results: dict[str, float] = {}
-    for case, tries in knn_scores(query, test.values, settings, num_classes=num_classes).items():
-        metrics = [classification_metrics(scores, test.labels) for scores in tries]
-        results.update({f"{name}_{case}": float(np.mean([m[name] for m in metrics])) for name in TUNING_METRICS})
     return results

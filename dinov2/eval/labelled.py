@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from dinov2.data import make_dataset
-from dinov2.data.datasets import ImageNet, KNNDataset, TileDataset
+from dinov2.data.datasets import ImageNet, KNNDataset, TileDataset, UnknownGroupsError
 from dinov2.data.groups import Groups
 from dinov2.data.tar_index import load_class_ids
 from dinov2.errors import UserError
 
+from .features import Features
+from .leakage import find_overlap, names_with_tiles
+
 logger = logging.getLogger("dinov2")
 
-GROUPINGS = ("auto", "slide", "cohort", "none")
+GROUPINGS = ("auto", "slide", "cohort", "site", "none")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class LabelledSet:
         string: the data set string.
         labels: (n,) int64 class numbers.
         classes: their names; those of the set that is learnt from, once sets have been compared.
-        groups: the slides of the tiles; None if they are not known.
+        groups: the slides or patients of the tiles; None if they are not known.
+        sites: where the tiles come from; None if that is not known.
     """
 
     name: str
@@ -39,6 +43,7 @@ class LabelledSet:
     labels: Tensor
     classes: Sequence[str]
     groups: Groups | None
+    sites: Groups | None = None
 
     def with_transform(self, transform: Callable[..., Any]) -> TileDataset:
         """The data set with another transform."""
@@ -53,18 +58,13 @@ class LabelledSet:
             "dataset": self.string,
             "samples": len(self.labels),
             "samples_of_classes": dict(zip(self.classes, counts)),
-            "groups": None if self.groups is None else int((self.groups.sizes > 0).sum()),
+            "groups": None if self.groups is None else len(self.group_names()),
+            "sites": None if self.sites is None else len(names_with_tiles(self.sites)),
         }
 
-    def group_numbers(self) -> Tensor | None:
-        """(n,) int64, equal for tiles of one slide; None if slides are not known."""
-        return None if self.groups is None else torch.from_numpy(self.groups.of(np.arange(self.groups.size)))
-
     def group_names(self) -> set[str]:
-        """Names of the slides that have tiles."""
-        if self.groups is None:
-            return set()
-        return {name for name, size in zip(self.groups.names, self.groups.sizes.tolist()) if size}
+        """Names of the slides that have tiles; none if slides are not known."""
+        return set() if self.groups is None else names_with_tiles(self.groups)
 
 
 def open_labelled(
@@ -93,16 +93,41 @@ def open_labelled(
             f"the {name} set {string}: tile {wrong[0]:,} ({dataset.locate(int(wrong[0]))}) has the class number "
             f"{labels[wrong[0]]}, expected 0 .. {len(classes) - 1}; {len(wrong):,} of {len(labels):,} tiles are such"
         )
-    return LabelledSet(name, string, dataset, torch.from_numpy(labels.copy()), classes, _groups(dataset, group_by))
+    groups, sites = _groups(dataset, group_by), _known_groups(dataset, "site")
+    return LabelledSet(name, string, dataset, torch.from_numpy(labels.copy()), classes, groups, sites)
 
 
-def match_sets(train: LabelledSet, others: Sequence[LabelledSet]) -> list[LabelledSet]:
+def label_features(sets: Sequence[LabelledSet], values: Sequence[Tensor]) -> list[Features]:
+    """Features (n, D) of sets with their labels, and with groups and sites of equal names numbered alike in all."""
+    groups, sites = number_alike([one.groups for one in sets]), number_alike([one.sites for one in sets])
+    return [Features(own, one.labels, *numbers) for one, own, *numbers in zip(sets, values, groups, sites)]
+
+
+def number_alike(partitions: Sequence[Groups | None]) -> list[Tensor | None]:
+    """For several sets the group number of each tile, (n,) int64, the same in all sets for groups of one name."""
+    numbers: dict[str, int] = {}
+    found: list[Tensor | None] = []
+    for groups in partitions:
+        if groups is None:
+            found.append(None)
+            continue
+        common = torch.tensor([numbers.setdefault(name, len(numbers)) for name in groups.names])
+        found.append(common[torch.from_numpy(groups.of(np.arange(groups.size)))])
+    return found
+
+
+def match_sets(
+    train: LabelledSet, others: Sequence[LabelledSet], *, allow_missing_classes: bool = False
+) -> list[LabelledSet]:
     """The other sets with the class numbers of the one that is learnt from, classes being matched by name.
 
     Warns of slides that are on both sides.
 
+    Args:
+        allow_missing_classes: only warn where another set has tiles of a class that the one to learn from knows, but
+            has no tiles of: they cannot be recognised.
     Raises:
-        UserError: if that has one class only, or another set has tiles of a class that it does not know.
+        UserError: if that has one class only, or another set has tiles of a class that it does not have.
     """
     present = train.labels.unique()
     if len(present) < 2:
@@ -112,17 +137,16 @@ def match_sets(train: LabelledSet, others: Sequence[LabelledSet]) -> list[Labell
         )
     for other in others:
         _warn_of_shared_groups(train, other)
-    return [_with_classes(other, train) for other in others]
+    matched = [_with_classes(other, train) for other in others]
+    for other in matched:
+        _check_taught(other, train, only_warn=allow_missing_classes)
+    return matched
 
 
 def _warn_of_shared_groups(train: LabelledSet, other: LabelledSet) -> None:
-    names = other.group_names()
-    shared = sorted(names & train.group_names())
-    if shared:
-        logger.warning(
-            f"{len(shared):,} of {len(names):,} slides of the {other.name} set, such as {shared[0]!r:.120}, are in the "
-            f"{train.name} set as well: if they are the same slides, scores are better than they would be on others"
-        )
+    overlap = find_overlap(f"the {other.name} set", other.group_names(), f"the {train.name} set", train.group_names())
+    if overlap is not None:
+        logger.warning(f"{overlap}: if they are the same slides, scores are better than they would be on others")
 
 
 def _with_classes(other: LabelledSet, train: LabelledSet) -> LabelledSet:
@@ -138,14 +162,23 @@ def _with_classes(other: LabelledSet, train: LabelledSet) -> LabelledSet:
     if list(other.classes) != list(train.classes):
         logger.info(f"classes of the {other.name} set are matched with those of the {train.name} set by their names")
     table = torch.tensor([numbers.get(name, -1) for name in other.classes])
-    matched = replace(other, labels=table[other.labels], classes=train.classes)
-    untaught = set(matched.labels.unique().tolist()) - set(train.labels.unique().tolist())
-    for label in sorted(untaught):
-        logger.warning(
-            f"no tile of the {train.name} set is of the class {train.classes[label]!r}, so that the "
-            f"{int((matched.labels == label).sum()):,} of the {other.name} set cannot be recognised"
-        )
-    return matched
+    return replace(other, labels=table[other.labels], classes=train.classes)
+
+
+def _check_taught(other: LabelledSet, train: LabelledSet, *, only_warn: bool) -> None:
+    """Find classes of another set that there is nothing to learn of."""
+    untaught = sorted(set(other.labels.unique().tolist()) - set(train.labels.unique().tolist()))
+    if not untaught:
+        return
+    count = int(torch.isin(other.labels, torch.tensor(untaught)).sum())
+    names = ", ".join(repr(train.classes[label]) for label in untaught)
+    message = (
+        f"the {train.name} set {train.string} has no tile of {names:.300}, so that {count:,} of "
+        f"{len(other.labels):,} tiles of the {other.name} set cannot be recognised"
+    )
+    if not only_warn:
+        raise UserError(f"{message}. Leave them out; commands of dinov2.eval take --allow-missing-classes")
+    logger.warning(message)
 
 
 def _class_names(dataset: TileDataset) -> list[str] | None:
@@ -163,9 +196,12 @@ def _groups(dataset: TileDataset, group_by: str) -> Groups | None:
     """The groups of the tiles: of a kind that the data set has to know, or slides for "auto", if it knows them."""
     if group_by == "none":
         return None
+    return _known_groups(dataset, "slide") if group_by == "auto" else dataset.get_groups(group_by)
+
+
+def _known_groups(dataset: TileDataset, kind: str) -> Groups | None:
+    """The groups of a kind; None where nothing says them."""
     try:
-        return dataset.get_groups("slide" if group_by == "auto" else group_by)
-    except UserError:
-        if group_by != "auto":
-            raise
+        return dataset.get_groups(kind)
+    except UnknownGroupsError:
         return None

@@ -27,11 +27,12 @@ from .tokens import FeatureKind, grid_columns, widest_kind
 
 BATCH_SIZE = 128  # images of a process
 AVERAGES = {"mean_accuracy": "micro", "mean_per_class_accuracy": "macro"}
+METRICS = {"mean_accuracy": "acc", "mean_per_class_accuracy": "bacc"}
 
 
-def get_args_parser() -> argparse.ArgumentParser:
+def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
     """The flags of the command."""
-    parser = base_parser("linear", __doc__)
+    parser = base_parser("linear", __doc__, add_help=add_help)
     linear = parser.add_argument_group("heads")
     linear.add_argument("--test-datasets", nargs="+", default=[], metavar="STRING", help="more tiles to be scored on")
     linear.add_argument("--epochs", type=int, default=10, metavar="N", help="(default: 10)")
@@ -42,6 +43,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     linear.add_argument("--n-last-blocks", type=int, nargs="+", default=(1, 4), metavar="N", help="(default: 1 4)")
     linear.add_argument(
         "--val-metric-type", choices=AVERAGES, default="mean_accuracy", help="what the best is chosen by"
+    )
+    linear.add_argument(
+        "--test-metric-types",
+        choices=METRICS,
+        nargs="+",
+        default=["mean_accuracy"],
+        help=f"what {RESULTS_FILE} says of each of --test-datasets, one for all or one each; other files say all",
     )
     linear.add_argument("--classifier-fpath", metavar="FILE", help="heads to start from, such as a model_final.pth")
     linear.add_argument("--no-resume", action="store_true", help="start over even if there is a checkpoint")
@@ -72,8 +80,7 @@ def main(args: argparse.Namespace) -> int:
         scores = train_and_score(training, batches, scored[0], plan=_plan(args), folder=job.folder)
         head = best_head(scores)
         rows = [_row(job, training.heads, head, *one) for one in zip(sets[1:], scored)]
-        tests = {f"{one.string}_accuracy": row.figures["acc"].value for one, row in zip(sets[2:], rows[1:])}
-        append_lines(job.folder / RESULTS_FILE, [json.dumps({name: 100 * value}) for name, value in tests.items()])
+        append_lines(job.folder / RESULTS_FILE, _dinov2_lines(sets[2:], rows[1:], args.test_metric_types))
         job.finish(
             sets,
             rows,
@@ -87,6 +94,11 @@ def main(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace, sets: Sequence[LabelledSet]) -> None:
     if len(sets) < 2 or sets[1].name != "val":
         raise UserError("there is nothing to choose the best head on: name labelled tiles with --val-dataset")
+    if len(args.test_metric_types) not in (1, len(args.test_datasets)):
+        raise UserError(
+            f"--test-metric-types {' '.join(args.test_metric_types)}: expected one, or one for each of the "
+            f"{len(args.test_datasets)} --test-datasets"
+        )
     if min(args.epochs, args.epoch_length) < 1:
         raise UserError(f"--epochs {args.epochs} of {args.epoch_length} steps: expected 1 or more of each")
     if min(args.learning_rates) <= 0 or len(set(args.learning_rates)) < len(args.learning_rates):
@@ -132,6 +144,15 @@ def _plan(args: argparse.Namespace) -> LinearPlan:
         save_every=args.save_checkpoint_frequency * args.epoch_length,
         average=AVERAGES[args.val_metric_type],
     )
+
+
+def _dinov2_lines(sets: Sequence[LabelledSet], rows: Sequence[Row], metric_types: Sequence[str]) -> list[str]:
+    """DINOv2's results of the test sets: {"..._accuracy": 78.9}, in per cent."""
+    types = list(metric_types) * (len(sets) if len(metric_types) == 1 else 1)
+    return [
+        json.dumps({f"{one.string}_accuracy": 100 * row.figures[METRICS[kind]].value})
+        for one, row, kind in zip(sets, rows, types, strict=True)
+    ]
 
 
 def _row(job: Evaluation, heads: LinearHeads, head: str, labelled: LabelledSet, features: Features) -> Row:

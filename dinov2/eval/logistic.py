@@ -2,7 +2,7 @@
 
 The objective is scikit-learn's: C times the sum of cross-entropies plus half the squared weights, the bias being free;
 for two classes the weights of a single logit. On a CPU scikit-learn minimises it, on a GPU torch's L-BFGS does, both in
-float64. DINOv2 uses cuML for the same.
+float64 unless told otherwise. DINOv2 uses cuML for the same.
 
 Each C starts from the solution for the next smaller one. To be the same for any number of ranks, the sweep is cut
 into runs of values that start from zero, and ranks share the runs.
@@ -27,6 +27,7 @@ from .metrics import classification_metrics
 C_VALUES = tuple(10 ** np.linspace(-6, 5, 45))  # DINOv2's
 RUN = 9  # values of C that one rank goes through
 BACKENDS = ("auto", "sklearn", "torch")
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class LogisticSettings:
         max_iter: steps of L-BFGS for one of them.
         tol: largest gradient of the mean objective at which it ends.
         backend: "sklearn", "torch", or "auto": torch on a GPU.
+        dtype: one of `DTYPES`, which is computed in.
         metric: of `classification_metrics`, that C is chosen by; among equally good ones the cross-entropy decides.
         held_out: share of the training samples that C is chosen on where there are no others.
         seed: of that choice of samples.
@@ -47,6 +49,7 @@ class LogisticSettings:
     max_iter: int = 1000
     tol: float = 1e-5
     backend: str = "auto"
+    dtype: str = "float64"
     metric: str = "acc"
     held_out: float = 0.1
     seed: int = 0
@@ -103,7 +106,7 @@ def sweep(
 
 def _score(model: LinearModel, held_out: Features, metric: str) -> HeldOutScore:
     probabilities, labels = model.scores(held_out.values), held_out.labels.cpu()
-    of_labels = probabilities.gather(1, labels[:, None]).clamp_min(1e-300)  # a class may be unknown to the model
+    of_labels = probabilities.gather(1, labels[:, None]).double().clamp_min(1e-300)  # a class may be unknown
     value = classification_metrics(probabilities, labels)[metric]
     return HeldOutScore(value, float(of_labels.log().mean()))
 
@@ -122,7 +125,8 @@ def fit_path(
     by_torch = settings.backend == "torch" or (settings.backend == "auto" and device.type == "cuda")
     solver = torch_path if by_torch else sklearn_path
     stop = Stop(settings.max_iter, settings.tol)
-    for weight, bias in solver(train.values.to(device if by_torch else "cpu"), labels, cs, stop):
+    values = train.values.to(device if by_torch else "cpu", DTYPES[settings.dtype])
+    for weight, bias in solver(values, labels, cs, stop):
         all_weights = weight.new_zeros(num_classes, weight.shape[1])
         all_biases = bias.new_full((num_classes,), -float("inf"))
         all_weights[present], all_biases[present] = weight, bias

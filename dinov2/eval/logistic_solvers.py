@@ -27,16 +27,16 @@ class Stop(NamedTuple):
 
 
 def sklearn_path(values: Tensor, labels: Tensor, cs: Sequence[float], stop: Stop) -> Iterator[tuple[Tensor, Tensor]]:
-    """Weights (K, D) and biases (K,) in float64 for every C.
+    """Weights (K, D) and biases (K,) for every C.
 
     Args:
-        values: (n, D) in main memory.
+        values: (n, D) in main memory, of the dtype that is computed in.
         labels: (n,) int64, all of 0 .. K-1 occurring.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    features, targets = values.double().numpy(), labels.numpy()
+    features, targets = values.numpy(), labels.numpy()
     solver = LogisticRegression(tol=stop.tol, max_iter=stop.max_iter, warm_start=True)
     for c in cs:
         solver.C = c
@@ -49,7 +49,7 @@ def sklearn_path(values: Tensor, labels: Tensor, cs: Sequence[float], stop: Stop
 
 def torch_path(values: Tensor, labels: Tensor, cs: Sequence[float], stop: Stop) -> Iterator[tuple[Tensor, Tensor]]:
     """As `sklearn_path`, where the values are."""
-    values, labels = values.double(), labels.to(values.device)
+    labels = labels.to(values.device)
     count = int(labels.max()) + 1
     num_logits = 1 if count == 2 else count
     weight = values.new_zeros(num_logits, values.shape[1], requires_grad=True)
@@ -60,7 +60,7 @@ def torch_path(values: Tensor, labels: Tensor, cs: Sequence[float], stop: Stop) 
             max_iter=stop.max_iter,
             max_eval=stop.max_iter * LINE_SEARCH_STEPS,
             tolerance_grad=stop.tol,
-            tolerance_change=64 * torch.finfo(torch.float64).eps,
+            tolerance_change=64 * torch.finfo(values.dtype).eps,
             line_search_fn="strong_wolfe",
         )
         solver.step(_closure(values, labels, (weight, bias), c))
@@ -75,7 +75,7 @@ def _closure(values: Tensor, labels: Tensor, parameters: tuple[Tensor, Tensor], 
     def objective() -> Tensor:
         logits = F.linear(values, weight, bias)  # (n, K), or (n, 1) for two classes
         if logits.shape[1] == 1:
-            loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels.double())
+            loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(values.dtype))
         else:
             loss = F.cross_entropy(logits, labels)
         loss = loss + weight.square().sum() / (2 * c * len(values))

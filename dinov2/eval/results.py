@@ -7,7 +7,7 @@ import math
 import platform
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -16,21 +16,24 @@ from typing import Any
 from torch import Tensor
 
 import dinov2
-from dinov2.distributed import is_main_process
+from dinov2.distributed import barrier, is_main_process
 from dinov2.utils.atomic import write_text
 
 from .bootstrap import bootstrap_intervals
 from .metrics import Report, classification_report
 
 PACKAGES = ("torch", "torchvision", "torchmetrics", "scikit-learn", "numpy")
-# The figures of a .md table, in order; the other files have all.
-SHOWN = ("acc", "bacc", "f1_weighted", "kappa", "auc")
+# The figures of a .md table that any row has, in order, and their titles; the other files have all.
 TITLES = {
     "acc": "accuracy",
     "bacc": "balanced accuracy",
     "f1_weighted": "weighted F1",
     "kappa": "kappa",
     "auc": "AUROC",
+    "site_bacc": "site prediction",
+    "site_bacc_by_chance": "by chance",
+    "site_ratio": "class : site",
+    "site_ratio_by_chance": "by chance",
 }
 
 
@@ -65,6 +68,10 @@ class Row:
     figures: Mapping[str, Figure]
     report: Report | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_figures(self, values: Mapping[str, float]) -> "Row":
+        """The row with more figures, of which only the value is known."""
+        return replace(self, figures={**self.figures, **{name: Figure(value) for name, value in values.items()}})
 
 
 def scored_row(
@@ -101,7 +108,7 @@ def spread_row(
 
 
 def write_results(folder: Path, name: str, record: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    """Write the three files (main process only).
+    """Write the three files; when this returns, on any rank, they are there.
 
     Args:
         record: what was evaluated how; date and versions are added.
@@ -114,6 +121,7 @@ def write_results(folder: Path, name: str, record: Mapping[str, Any], rows: Sequ
         write_text(folder / f"evaluation_{name}.json", json.dumps(_plain(content), indent=1) + "\n")
         write_text(folder / f"evaluation_{name}.csv", _as_csv(rows))
         write_text(folder / f"evaluation_{name}.md", table)
+    barrier()
     return table
 
 
@@ -127,8 +135,11 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Per cent, as "91.6 ± 0.2" over folds or tries and "[90.1, 92.8]" for an interval; kappa as it is."""
-    lines = [("set", "classifier", *(TITLES[metric] for metric in SHOWN))]
-    lines += [(row.set, row.classifier, *(_cell(metric, row.figures[metric]) for metric in SHOWN)) for row in rows]
+    shown_metrics = [metric for metric in TITLES if any(metric in row.figures for row in rows)]
+    lines = [("set", "classifier", *(TITLES[metric] for metric in shown_metrics))]
+    for row in rows:
+        cells = (_cell(metric, row.figures[metric]) if metric in row.figures else "" for metric in shown_metrics)
+        lines.append((row.set, row.classifier, *cells))
     widths = [max(map(len, column)) for column in zip(*lines)]
     shown = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines]
     return "\n".join([shown[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *shown[1:]]) + "\n"

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dinov2.configs import load_config_file, merge_layers, parse_overrides, validate_config
 from dinov2.errors import UserError, unknown_name
+from dinov2.hub import find
 
 CROP = 224  # pixels of the square that the fork shows a model
 
@@ -83,8 +84,9 @@ def load_settings(args: argparse.Namespace) -> tuple[DictConfig, EvaluationKeys]
     Raises:
         UserError: for a key or a value that is not right.
     """
-    layers = [(args.config_file, load_config_file(args.config_file))] if args.config_file else []
-    layers.append(("the command line", parse_overrides(args.opts)))
+    layers = [("--hub-model", _layer(_published(args.hub_model)))] if args.hub_model else []
+    layers += [(args.config_file, load_config_file(args.config_file))] if args.config_file else []
+    layers.append(("the command line", parse_overrides([*args.opts, *args.more_opts])))
     own, rest = [], []
     for source, layer in layers:
         mine, others = _split(source, layer)
@@ -97,6 +99,14 @@ def load_settings(args: argparse.Namespace) -> tuple[DictConfig, EvaluationKeys]
     cfg = merge_layers(rest)
     validate_config(cfg)
     return cfg, _merged(own)
+
+
+def _published(name: str) -> dict[str, Any]:
+    """The settings of a published model, its weights among them."""
+    entry = find(name)
+    if not entry.settings:
+        raise UserError(f"--hub-model {name}: this is a {entry.kind}, and no model to be evaluated")
+    return {**entry.configuration, "student.pretrained_weights": name}
 
 
 def _layer(values: Mapping[str, Any]) -> DictConfig:

@@ -23,13 +23,25 @@ from .subject import Subject
 logger = logging.getLogger("dinov2")
 
 
-def base_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+def base_parser(name: str, description: str | None, *, add_help: bool = True) -> argparse.ArgumentParser:
     """The flags that every evaluation has."""
-    parser = argparse.ArgumentParser(f"python -m dinov2.eval.{name}", description=description, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        f"python -m dinov2.eval.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=add_help,
+    )
     model = parser.add_argument_group("model")
     model.add_argument("--config-file", default="", metavar="FILE", help="YAML file that describes the model")
-    model.add_argument("--pretrained-weights", metavar="FILE", help="weights of the backbone, such as a teacher export")
+    model.add_argument(
+        "--pretrained-weights",
+        metavar="FILE|URL|NAME",
+        help="weights of the backbone, such as a teacher export; `python -m dinov2.hub list` has the names",
+    )
+    model.add_argument(
+        "--hub-model", metavar="NAME", help="published model: its architecture, normalisation and weights, unless given"
+    )
     model.add_argument("--untrained", action="store_true", help="evaluate random weights, to compare with")
     model.add_argument("--resize-size", type=int, metavar="PIXELS", help="shorter side that tiles are resized to")
     model.add_argument("--crop-size", type=int, default=CROP, metavar="PIXELS", help="side of the centre cut out")
@@ -37,6 +49,9 @@ def base_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     data.add_argument("--train-dataset", metavar="STRING", help="labelled tiles to learn from")
     data.add_argument("--val-dataset", metavar="STRING", help="labelled tiles to be scored on")
     data.add_argument("--group-by", choices=GROUPINGS, default="auto", help="tiles that belong together")
+    data.add_argument(
+        "--allow-missing-classes", action="store_true", help="score tiles of classes that --train-dataset has none of"
+    )
     data.add_argument("--features", type=Path, metavar="FILE", help=".npz or .safetensors that keeps the features")
     data.add_argument("--features-on-disk", action="store_true", help="for more features than fit into memory")
     data.add_argument("--gather-on-cpu", action="store_true", default=None, help="keep features in main memory")
@@ -107,7 +122,7 @@ class Evaluation:
             for name, string in (("train", train), *others)
             if string
         ]
-        return [sets[0], *match_sets(sets[0], sets[1:])]
+        return [sets[0], *match_sets(sets[0], sets[1:], allow_missing_classes=self.args.allow_missing_classes)]
 
     def finish(self, sets: Sequence[LabelledSet], rows: Sequence[Row], **settings: Any) -> None:
         """Write and show the results.
@@ -126,28 +141,38 @@ class Evaluation:
         logger.info(f"results are in {self.folder / f'evaluation_{self.name}'}.json, .csv and .md\n\n{table}")
 
 
-@contextmanager
-def evaluation(name: str, args: argparse.Namespace, *, resize_size: int | None = None) -> Iterator[Evaluation]:
-    """Read the settings, join the other processes and log; leave them at the end.
+def read_settings(args: argparse.Namespace) -> tuple[EvaluationKeys, Subject]:
+    """The settings in force and the model that they describe, which is not built yet.
 
-    Args:
-        resize_size: of the images, where --resize-size does not say; by default what data.image_size means.
     Raises:
         UserError: for settings that are not right.
     """
-    args.opts = [*args.opts, *args.more_opts]
     cfg, keys = load_settings(args)
     subject = Subject(
         cfg,
         weights_file=cfg.student.pretrained_weights,
         untrained_seed=args.seed if args.untrained else None,
-        resize_size=args.resize_size or resize_size or keys.data.resize_size,
+        resize_size=args.resize_size or keys.data.resize_size,
         crop_size=args.crop_size,
     )
     subject.check(args.features)
-    distributed.enable(overwrite=True)
+    return keys, subject
+
+
+@contextmanager
+def evaluation(name: str, args: argparse.Namespace) -> Iterator[Evaluation]:
+    """Read the settings, join the other processes, unless the caller has, and log; leave them at the end.
+
+    Raises:
+        UserError: for settings that are not right.
+    """
+    keys, subject = read_settings(args)
+    joins = not distributed.is_enabled()
+    if joins:
+        distributed.enable()
     try:
         setup_logging(args.output_dir)
         yield Evaluation(name, args, keys, subject)
     finally:
-        distributed.disable()
+        if joins:
+            distributed.disable()

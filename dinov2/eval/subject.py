@@ -15,15 +15,14 @@ from torchvision import transforms
 from dinov2.data.transforms import make_classification_eval_transform, make_classification_train_transform
 from dinov2.distributed import get_device
 from dinov2.errors import UserError
-from dinov2.models import DinoVisionTransformer, build_model_from_cfg
-from dinov2.models.build import check_names
-from dinov2.models.weights import load_pretrained_backbone
+from dinov2.hub import resolve_weights, weights_digest
+from dinov2.hub.frozen import FrozenBackbone, build_frozen_backbone, check_frozen_backbone
 from dinov2.utils.dtype import compute_dtype
 from dinov2.utils.rng import seed_everything
 
 from .feature_files import load_features, origin_of, save_features
 from .features import Extraction, Features, Network, extract_features
-from .labelled import LabelledSet
+from .labelled import LabelledSet, label_features
 from .tokens import FeatureKind, backbone_network
 
 logger = logging.getLogger("dinov2")
@@ -37,7 +36,6 @@ _BACKBONE_KEYS = (
     "interpolate_antialias",
     "interpolate_offset",
 )
-_BLOCK = 1 << 20  # bytes read together
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,8 @@ class Subject:
 
     Attributes:
         cfg: a configuration that describes the backbone.
-        weights_file: its weights; empty where features come from a file, or where it is untrained.
+        weights_file: its weights, as `resolve_weights` understands them; empty where features come from a file, or
+            where it is untrained.
         untrained_seed: of random weights, where these are to be evaluated; None: weights have to be given.
         resize_size: pixels that the shorter side of a tile is resized to.
         crop_size: pixels of the centre that is cut out.
@@ -64,7 +63,7 @@ class Subject:
         Raises:
             UserError: if there is no such backbone, there are neither weights nor their features, or images do not fit.
         """
-        check_names(self.cfg.student)
+        check_frozen_backbone(self.cfg.student)
         has_features = features_file is not None and features_file.is_file()
         if not self.weights_file and self.untrained_seed is None and not has_features:
             raise UserError(
@@ -84,7 +83,7 @@ class Subject:
         """The SHA-256 of the weights, or the words for random ones; None if only their features are known."""
         if self.untrained_seed is not None:
             return f"random, of seed {self.untrained_seed}"
-        return _sha256(Path(self.weights_file)) if self.weights_file else None
+        return weights_digest(resolve_weights(self.weights_file)) if self.weights_file else None
 
     @property
     def precision(self) -> str:
@@ -104,7 +103,7 @@ class Subject:
         return make_classification_train_transform(crop_size=self.crop_size, mean=mean, std=std)
 
     @cached_property
-    def backbone(self) -> DinoVisionTransformer:
+    def backbone(self) -> FrozenBackbone:
         """The backbone with its weights, on this process's device.
 
         Raises:
@@ -114,9 +113,7 @@ class Subject:
             raise UserError("the model has to run, not only its features to be read: name its --pretrained-weights")
         if self.untrained_seed is not None:
             seed_everything(self.untrained_seed)
-        backbone, _ = build_model_from_cfg(self.cfg, only_teacher=True)
-        if self.weights_file:
-            load_pretrained_backbone(backbone, self.weights_file)
+        backbone = build_frozen_backbone(self.cfg, self.weights_file)
         return backbone.requires_grad_(False).eval().to(get_device())
 
     def network(self, kind: FeatureKind) -> Network:
@@ -142,7 +139,7 @@ class Subject:
             values = {one.name: _values(network, one, how) for one in sets}
             if file is not None:
                 save_features(file, values, origin)
-        return [Features(values[one.name], one.labels, one.group_numbers()) for one in sets]
+        return label_features(sets, [values[one.name] for one in sets])
 
     def record(self, file: Path | None = None) -> dict[str, Any]:
         """What results say about the model.
@@ -191,11 +188,3 @@ def _values(network: Network, labelled: LabelledSet, how: Extraction) -> Tensor:
     """Features (n, D) of a set."""
     found = extract_features({labelled.name: network}, labelled.dataset, device=get_device(), how=how)
     return found[labelled.name].values
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

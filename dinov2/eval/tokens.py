@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
 from dinov2.errors import UserError
-from dinov2.models.vision_transformer import DinoVisionTransformer
+from dinov2.hub.frozen import FrozenBackbone
 from dinov2.utils.dtype import autocast
 
 from .features import Network
@@ -29,7 +29,7 @@ class FeatureKind:
     def __str__(self) -> str:
         return f"{self.num_blocks}_blocks_avgpool_{self.avgpool}"
 
-    def of(self, backbone: DinoVisionTransformer, images: Tensor) -> Tensor:
+    def of(self, backbone: FrozenBackbone, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> features (B, width) float32."""
         layers = backbone.get_intermediate_layers(images, n=self.num_blocks, return_class_token=True)
         tokens = [class_token.float() for _, class_token in layers]  # (B, D) each
@@ -62,9 +62,7 @@ def widest_kind(n_last_blocks: Sequence[int]) -> FeatureKind:
     return FeatureKind(max(n_last_blocks), avgpool=True)
 
 
-def backbone_network(
-    backbone: DinoVisionTransformer, kind: FeatureKind, *, dtype: str, device: torch.device
-) -> Network:
+def backbone_network(backbone: FrozenBackbone, kind: FeatureKind, *, dtype: str, device: torch.device) -> Network:
     """What `extract_features` runs: a backbone in evaluation mode, sharded or not, computing in the named dtype.
 
     Raises:

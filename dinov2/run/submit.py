@@ -56,11 +56,16 @@ def get_args_parser(
 class Task:
     """A command as submitit runs it: in every process of a job, and again after the job was requeued.
 
-    A subclass says what the command is in `run`.
+    A subclass says what the command is.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
+
+    @property
+    def program(self) -> str:
+        """What torchrun would be given to run the command here."""
+        raise NotImplementedError
 
     def run(self, args: argparse.Namespace) -> None:
         """The command itself; `%j` in its output folder is replaced by the id of the job."""
@@ -134,7 +139,7 @@ def submit_jobs(task_class: type[Task], args: argparse.Namespace, name: str) -> 
     if args.dry_run:
         sys.stdout.write(batch_script(_folder_of_jobs(task.args), request))
         return None
-    return _make_executor(args.cluster, _folder_of_jobs(task.args), request).submit(task)
+    return _make_executor(args.cluster, _folder_of_jobs(task.args), request, task.program).submit(task)
 
 
 def _folder_of_jobs(args: argparse.Namespace) -> Path:
@@ -192,7 +197,7 @@ def batch_script(folder: Path, request: JobRequest) -> str:
     return executor._make_submission_file_text(executor._submitit_command_str, uid="")
 
 
-def _make_executor(cluster: str, folder: Path, request: JobRequest) -> "submitit.Executor":
+def _make_executor(cluster: str, folder: Path, request: JobRequest, program: str) -> "submitit.Executor":
     import submitit
 
     if cluster == "debug":
@@ -204,9 +209,9 @@ def _make_executor(cluster: str, folder: Path, request: JobRequest) -> "submitit
     missing = [program for program in ("sbatch", "srun") if shutil.which(program) is None]
     if missing:
         raise UserError(
-            f"{' and '.join(missing)} not found: this machine belongs to no SLURM cluster. Train here with torchrun "
-            f"--nproc_per_node={request.tasks_per_node} dinov2/train/train.py and the same options of the training; "
-            "--dry-run shows what would be submitted"
+            f"{' and '.join(missing)} not found: this machine belongs to no SLURM cluster. Run it here with torchrun "
+            f"--nproc_per_node={request.tasks_per_node} {program} and the same options but those of a job; --dry-run "
+            "shows what would be submitted"
         )
     slurm = submitit.SlurmExecutor(folder, max_num_timeout=MAX_TIMEOUTS)
     slurm.update_parameters(**request.slurm_parameters())

@@ -86,6 +86,24 @@ def test_folders_below_the_first_or_file_names_up_to_the_number(tar: Path) -> No
     assert '11 tiles in 5 groups from "slide1" with 2 to "slide0" with 3, 6 runs' in report.line()
 
 
+def test_sites_beside_slides(tar: Path) -> None:
+    """Both are kept, and a table says both; folders say no site."""
+    group(tar)
+    paths = [path for path in PATHS if path.endswith(".jpg")]
+    rows = [f"{path},{slide},h{slide[0]}" for path, slide in zip(paths, SLIDES, strict=True)]
+    table = write_csv(tar.parent / "slides.csv", rows, "filename,group,site")
+    with pytest.raises(SelectionError, match="--kind site a tile is of has to be said by --pattern or --csv"):
+        group(tar, kind="site")
+    assert load_groups(tar.parent, None, kind="site") is None
+    flags = ("--tarball_path", tar, "--output_root", tar.parent, "--kind", "site", "--csv", table)
+    assert run("group_entries.py", *flags).returncode == 0
+    sites = load_groups(tar.parent, None, kind="site")
+    assert sites is not None
+    assert [sites.names[number] for number in sites.of(np.arange(11))] == [f"h{slide[0]}" for slide in SLIDES]
+    assert group_of_rows(tar.parent) == SLIDES
+    assert {"sites.npy", "site_names.json"} <= set(contents(tar.parent))
+
+
 def test_running_twice_gives_the_same(tar: Path) -> None:
     group(tar)
     first = contents(tar.parent)

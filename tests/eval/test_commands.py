@@ -60,6 +60,7 @@ def test_knn(place, tmp_path):
         "samples": 36,
         "samples_of_classes": {"c0": 12, "c1": 12, "c2": 12},
         "groups": 12,
+        "sites": None,
     }
     assert len(found["weights"]["sha256"]) == 64
     assert found["versions"]["torchmetrics"]
@@ -84,10 +85,33 @@ def test_knn(place, tmp_path):
     assert "| val | 1-NN " in (tmp_path / "evaluation_knn.md").read_text()
 
 
-def test_two_ranks_give_the_same_results(place, tmp_path):
-    expected = run_knn_and_read(arguments(place, tmp_path / "1", "--batch-size", "5"), tmp_path / "1")
-    given = arguments(place, tmp_path / "2", "--batch-size", "5", "--features-on-disk")
-    assert run_ranks(run_knn_and_read, 2, given, tmp_path / "2") == [expected, expected]
+def test_knn_reports_on_sites_that_are_known(place, tmp_path):
+    strings = []
+    for name in ("train", "val"):
+        paths = sorted((place / name).rglob("*.png"))
+        rows = [f"{path},{path.parent.name},{path.stem[:-2]},h{path.stem[-3]}" for path in paths]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,class,slide,hospital", *rows]))
+        columns = "label=class:group=slide:site=hospital"
+        strings += [f"--{name}-dataset", f"CSV:file={tmp_path / name}.csv:{columns}"]
+    run(knn, arguments(place, tmp_path, "--nb_knn", "1", "3", "--n-per-class-list", "-1", "2", *strings))
+    found = results_of(tmp_path, "knn")
+    assert (found["data"]["train"]["sites"], found["data"]["val"]["sites"]) == (4, 2)
+    for row in found["results"][:2]:
+        assert row["metrics"]["site_bacc_by_chance"]["value"] == 0.5
+        assert 0 <= row["metrics"]["site_bacc"]["value"] <= 1
+        assert 0 <= row["metrics"]["site_ratio"]["value"] <= 1
+        assert row["metrics"]["site_ratio_by_chance"]["value"] == pytest.approx(27 / (27 + 2 * 27 / 3))
+    assert "site_bacc" not in found["results"][2]["metrics"]
+    table = (tmp_path / "evaluation_knn.md").read_text()
+    assert table.splitlines()[0].rstrip(" |").endswith("by chance")
+
+
+def test_ranks_and_batch_size_change_no_figure(place, tmp_path):
+    """In float32 they are equal to the last bit, intervals and confusion matrices included."""
+    expected = run_knn_and_read(arguments(place, tmp_path, "--batch-size", "36"), tmp_path)
+    for world, batch_size in ((1, "1"), (2, "5"), (2, "16")):
+        given = arguments(place, tmp_path, "--batch-size", batch_size, "--features-on-disk")
+        assert run_ranks(run_knn_and_read, world, given, tmp_path) == [expected] * world
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -110,7 +134,8 @@ def test_features_are_computed_once(place, tmp_path, suffix):
 def test_linear_goes_on_where_it_was_broken_off(place, tmp_path):
     short = ["--epoch-length", "3", "--batch-size", "4", "--n-last-blocks", "1", "2", "--learning-rates", "0.1", "0.01"]
     test = ["--test-datasets", f"ImageFolder:root={place / 'val'}"]
-    run(linear, arguments(place, tmp_path / "whole", *short, *test, "--epochs", "2", "--eval-period-iterations", "2"))
+    often = ["--epochs", "2", "--eval-period-iterations", "2", "--test-metric-types", "mean_per_class_accuracy"]
+    run(linear, arguments(place, tmp_path / "whole", *short, *test, *often))
     found = results_of(tmp_path / "whole", "linear")
     assert [(row["set"], row["head"]) for row in found["results"]] == [
         (name, found["results"][0]["head"]) for name in ("val", "test 1")
@@ -121,7 +146,7 @@ def test_linear_goes_on_where_it_was_broken_off(place, tmp_path):
     best = json.loads(lines[-3])["best_classifier"]
     assert best == {"name": found["results"][0]["head"], "accuracy": found["settings"]["scores_of_heads"][best["name"]]}
     assert json.loads(lines[-1]) == {
-        f"ImageFolder:root={place / 'val'}_accuracy": 100 * found["results"][1]["metrics"]["acc"]["value"]
+        f"ImageFolder:root={place / 'val'}_accuracy": 100 * found["results"][1]["metrics"]["bacc"]["value"]
     }
     # The same heads again from the checkpoint after one epoch; those of a finished run are only scored.
     broken = tmp_path / "broken"
@@ -134,6 +159,8 @@ def test_linear_goes_on_where_it_was_broken_off(place, tmp_path):
     heads = ["--classifier-fpath", str(broken / "model_final.pth")]
     run(linear, arguments(place, tmp_path / "scored", *short, *heads, "--epochs", "2"))
     assert results_of(tmp_path / "scored", "linear")["results"][0]["metrics"] == found["results"][0]["metrics"]
+    with pytest.raises(UserError, match="expected one, or one for each of the 0 --test-datasets"):
+        run(linear, arguments(place, broken, *short, "--test-metric-types", "mean_accuracy", "mean_accuracy"))
     with pytest.raises(UserError, match="does not have the heads of this evaluation"):
         run(linear, arguments(place, broken, *short[:-1], "--epochs", "2"))
 
@@ -165,7 +192,7 @@ def test_logistic_regression(place, tmp_path):
     assert found["settings"]["metric"] == "bacc"
     assert set(found["settings"]["scores_of_C"]) == {"0.01", "1"}
     chosen_on = ["--finetune-dataset-str", f"ImageFolder:root={place / 'val'}"]
-    run(log_regression, arguments(place, tmp_path, *short, *chosen_on))
+    run(log_regression, arguments(place, tmp_path, *short, *chosen_on, "--train-dtype", "float32"))
     assert set(results_of(tmp_path, "log_regression")["data"]) == {"train", "finetune", "val"}
     with pytest.raises(UserError, match="--finetune-on-val chooses C on the tiles of --val-dataset"):
         run(log_regression, arguments(place, tmp_path, "--finetune-on-val", *chosen_on))
@@ -191,7 +218,7 @@ def test_cross_validation(place, tmp_path):
     ("more", "message"),
     [
         (["--pretrained-weights", ""], "there are no weights to evaluate"),
-        (["--pretrained-weights", "nowhere.pth"], "nowhere.pth .* does not exist"),
+        (["--pretrained-weights", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--crop-size", "30"], "--crop-size 30: expected a multiple of student.patch_size, which is 14"),
         (["--train-dataset", ""], "there is nothing to learn from"),
         (["--val-dataset", ""], "there is nothing to be scored on"),

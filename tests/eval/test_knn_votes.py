@@ -10,7 +10,7 @@ from ranks import run_ranks
 from sklearn.neighbors import KNeighborsClassifier
 
 from dinov2.eval.features import Features
-from dinov2.eval.knn_votes import KnnCase, KnnSettings, evaluate_knn, few_shot, knn_scores, knn_vote
+from dinov2.eval.knn_votes import KnnCase, KnnSettings, few_shot, knn_scores, knn_vote
 
 
 def test_weighted_vote_against_a_loop():
@@ -69,14 +69,6 @@ def test_cases_and_tries():
         **{KnnCase(-1, k): 1 for k in (1, 2, 10)},
         **{KnnCase(3, k): 2 for k in (1, 2, 3)},
     }
-
-
-def test_figures_for_the_log():
-    query = clusters("query", 60)
-    settings = KnnSettings(nb_knn=[1, 10], n_per_class_list=[-1, 3], n_tries=2)
-    scores = evaluate_knn(query, query, settings)
-    assert scores["acc_1"] == 1.0
-    assert set(scores) == {f"{m}_{s}" for m in ("acc", "bacc", "auc") for s in ("1", "10", "1_3shot", "3_3shot")}
 
 
 def votes_of_rank() -> np.ndarray:

@@ -7,7 +7,7 @@ from eval_making import write_tiles
 
 from dinov2.data.datasets.image_folder import ImageFolderDataset
 from dinov2.errors import UserError
-from dinov2.eval.labelled import LabelledSet, match_sets, open_labelled
+from dinov2.eval.labelled import LabelledSet, label_features, match_sets, number_alike, open_labelled
 
 
 def opened(string: str, name: str = "val", **options: str) -> LabelledSet:
@@ -23,7 +23,7 @@ def test_labels_classes_and_slides(tiles):
     found = opened(f"ImageFolder:root={tiles}")
     assert found.labels.tolist() == [0] * 12 + [1] * 12
     assert found.classes == ["c0", "c1"]
-    assert found.group_numbers().tolist() == [i // 3 for i in range(24)]
+    assert number_alike([found.groups])[0].tolist() == [i // 3 for i in range(24)]
     assert found.summary()["samples_of_classes"] == {"c0": 12, "c1": 12}
     assert opened(f"ImageFolder:root={tiles}", group_by="none").groups is None
 
@@ -32,7 +32,7 @@ def test_a_list_without_labels(tiles):
     (tiles / "list.csv").write_text("path,kind\nc0/slide00_0.png,a\nc1/slide10_0.png,b\n")
     with pytest.raises(UserError, match="has no labels: a list needs label=COLUMN"):
         opened(f"CSV:file={tiles / 'list.csv'}")
-    with pytest.raises(UserError, match="unknown column"):
+    with pytest.raises(UserError, match="has no column 'class'; it has the columns path, kind"):
         opened(f"CSV:file={tiles / 'list.csv'}:label=class")
     assert opened(f"CSV:file={tiles / 'list.csv'}:label=kind").classes == ["a", "b"]
 
@@ -54,7 +54,8 @@ def test_no_tiles(tiles, monkeypatch):
 def test_slides_that_are_not_known(tiles):
     (tiles / "list.csv").write_text("path,kind\nc0/slide00_0.png,a\nc1/slide10_0.png,b\n")
     string = f"CSV:file={tiles / 'list.csv'}:label=kind"
-    assert opened(string).groups is None or opened(string).group_numbers().shape == (2,)
+    assert opened(string).groups is None
+    assert opened(string).sites is None
     with pytest.raises(UserError, match="cohort"):
         opened(string, group_by="cohort")
 
@@ -86,8 +87,27 @@ def test_a_class_without_tiles_to_learn_from(tmp_path, tiles, caplog, monkeypatc
     labels = three.labels.clone()
     labels[labels == 1] = 0
     train = LabelledSet("train", "x", three.dataset, labels, three.classes, None)
-    match_sets(train, [three])
-    assert "no tile of the train set is of the class 'c1', so that the 12 of the val set" in caplog.text
+    with pytest.raises(UserError, match="no tile of 'c1', so that 12 of 36 tiles of the val set cannot be recognised"):
+        match_sets(train, [three])
+    (matched,) = match_sets(train, [three], allow_missing_classes=True)
+    assert torch.equal(matched.labels, three.labels)
+    assert "no tile of 'c1', so that 12 of 36" in caplog.text
+
+
+def test_slides_and_sites_are_numbered_alike_in_all_sets(tiles):
+    rows = [f"c{c}/slide{c}{s}_{t}.png,{c},p{s},h{s % 2}" for c in range(2) for s in range(4) for t in range(3)]
+    (tiles / "train.csv").write_text("\n".join(["path,kind,patient,hospital", *rows[:18]]))
+    (tiles / "val.csv").write_text("\n".join(["path,kind,patient,hospital", *rows[:5:-1]]))
+    columns = ":label=kind:group=patient:site=hospital"
+    sets = [opened(f"CSV:file={tiles / name}.csv{columns}", name) for name in ("train", "val")]
+    assert (sets[0].summary()["groups"], sets[0].summary()["sites"]) == (4, 2)
+    train, val = label_features(sets, [torch.zeros(18, 2), torch.ones(18, 2)])
+    assert train.groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 0, 0, 0, 1, 1, 1]
+    assert train.sites.tolist() == [0, 0, 0, 1, 1, 1] * 3
+    assert val.groups.tolist() == [3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0, 3, 3, 3, 2, 2, 2]
+    assert val.sites.tolist() == [1, 1, 1, 0, 0, 0] * 3
+    by_site = opened(sets[0].string, group_by="site")
+    assert sorted(by_site.group_names()) == ["h0", "h1"]
 
 
 def test_slides_on_both_sides(tmp_path, tiles, caplog):
@@ -95,4 +115,5 @@ def test_slides_on_both_sides(tmp_path, tiles, caplog):
     match_sets(train, [opened(f"ImageFolder:root={write_tiles(tmp_path / 'o', prefix='other')}")])
     assert "are in the train set" not in caplog.text
     match_sets(train, [opened(f"ImageFolder:root={tiles}")])
-    assert "8 of 8 slides of the val set, such as 'slide00', are in the train set as well" in caplog.text
+    assert "8 of 8 slides of the val set, such as 'slide00', 'slide01'" in caplog.text
+    assert "are in the train set as well" in caplog.text

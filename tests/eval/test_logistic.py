@@ -45,6 +45,17 @@ def test_within_half_a_point_of_scikit_learn(backend):
     assert float(ours) == pytest.approx(theirs.score(test.values, test.labels), abs=0.005)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_float32_on_request(backend):
+    train = clusters("train", 240, classes=4, noise=1.5)
+    exact, rounded = (
+        next(fit_path(train, [1.0], num_classes=4, device=CPU, settings=LogisticSettings(backend=backend, dtype=dtype)))
+        for dtype in ("float64", "float32")
+    )
+    assert (exact.weight.dtype, rounded.weight.dtype) == (torch.float64, torch.float32)
+    torch.testing.assert_close(rounded.weight.double(), exact.weight, atol=1e-2, rtol=0)
+
+
 def test_a_class_that_was_not_trained_on_is_never_predicted():
     train = clusters("train", 90)
     train = train._replace(labels=torch.tensor([0, 2, 3])[train.labels])

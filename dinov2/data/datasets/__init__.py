@@ -1,6 +1,6 @@
 """Data sets of tiles, and the registry that a data set string chooses from."""
 
-from .base import TileDataset, TilePlace, TileReadError
+from .base import TileDataset, TilePlace, TileReadError, UnknownGroupsError
 from .concat import ConcatTileDataset
 from .csv_list import CSVListDataset
 from .hdf5 import HDF5Dataset
@@ -26,5 +26,6 @@ __all__ = [
     "TileDataset",
     "TilePlace",
     "TileReadError",
+    "UnknownGroupsError",
     "parse_dataset_string",
 ]

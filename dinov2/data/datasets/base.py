@@ -42,6 +42,10 @@ class TileReadError(UserError):
         self.reason = reason or message
 
 
+class UnknownGroupsError(UserError):
+    """Nothing says which tiles of a data set belong together."""
+
+
 class TileDataset(Dataset):
     """Subclasses give bytes (or an image), a target and a place by index, and their length.
 
@@ -92,11 +96,11 @@ class TileDataset(Dataset):
         """Which tiles belong together.
 
         Args:
-            kind: "slide" or "cohort".
+            kind: "slide", which may mean a patient, "site" or "cohort".
         Raises:
-            UserError: if the data set does not know.
+            UnknownGroupsError: if the data set does not know.
         """
-        raise UserError(f"{type(self).__name__} does not know the {kind} of its tiles")
+        raise UnknownGroupsError(f"{type(self).__name__} does not know the {kind} of its tiles")
 
     def bad_tile(self, index: int, reason: str) -> TileReadError:
         """The error that says which tile is bad, and why."""

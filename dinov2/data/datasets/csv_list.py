@@ -2,23 +2,27 @@
 
 import csv
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dinov2.errors import UserError, unknown_name
+from dinov2.data.groups import Groups
+from dinov2.errors import UserError
 
+from .base import UnknownGroupsError
 from .class_labels import number_classes
 from .file_tiles import FileTileDataset
 from .name_table import NameTable
 from .problems import Problems
 from .repeats import check_repeats
 
+GROUP_KEYS = {"slide": "group", "site": "site"}  # the key that names the column, by kind of groups
+
 
 class CSVListDataset(FileTileDataset):
-    """`CSV:file=LIST.csv[:root=...][:column=...][:label=...]`: the images of a table with a header, in its order.
+    """`CSV:file=LIST.csv[:root=...][:column=...][:label=...][:group=...][:site=...]`: the images of a table, in order.
 
     Attributes:
         root: the folder that relative paths start from.
@@ -26,7 +30,15 @@ class CSVListDataset(FileTileDataset):
     """
 
     def __init__(
-        self, *, file: str, root: str | None = None, column: str | None = None, label: str | None = None, **options: Any
+        self,
+        *,
+        file: str,
+        root: str | None = None,
+        column: str | None = None,
+        label: str | None = None,
+        group: str | None = None,
+        site: str | None = None,
+        **options: Any,
     ) -> None:
         """Read the table; only its first and last image are looked for at once, the others when they are read.
 
@@ -35,6 +47,8 @@ class CSVListDataset(FileTileDataset):
             root: by default the folder of the table.
             column: of the paths; by default the first one.
             label: column of the class labels.
+            group: column of the slides, or better of the patients, that images are of.
+            site: column of the sites that they come from: hospitals, laboratories, scanners.
             options: of `TileDataset`.
         Raises:
             UserError: if the table cannot be used, with row numbers; the header is row 1.
@@ -42,8 +56,11 @@ class CSVListDataset(FileTileDataset):
         super().__init__(**options)
         self.file = Path(file)
         self.root = Path(root) if root is not None else self.file.parent
-        self._names, labels, rows = _read(self.file, column, label)
-        self._targets, self.classes = number_classes(labels)
+        wanted = {"path": column, "label": label, "slide": group, "site": site}
+        cells, rows, self._header = _read(self.file, wanted)
+        self._names = cells["path"]
+        self._targets, self.classes = number_classes(cells["label"] if label is not None else [""] * len(rows))
+        self._groups = {kind: number_classes(cells[kind], by_value=False) for kind in GROUP_KEYS if kind in cells}
         check_repeats(self._names, self._targets, rows, file=self.file)
         self._check_file(0, rows[0])
         self._check_file(len(self) - 1, rows[-1])
@@ -60,6 +77,22 @@ class CSVListDataset(FileTileDataset):
         """All class indices, (n,) int64."""
         return self._targets
 
+    def get_groups(self, kind: str) -> Groups:
+        """The slides or patients of the column `group`, or the sites of the column `site`.
+
+        Raises:
+            UnknownGroupsError: if no column was named.
+        """
+        if kind not in GROUP_KEYS:
+            return super().get_groups(kind)
+        if kind not in self._groups:
+            raise UnknownGroupsError(
+                f"the {kind} of each image of list {self.file} is not known: name its column with "
+                f"{GROUP_KEYS[kind]}=COLUMN; it has the columns {', '.join(self._header)}"
+            )
+        numbers, names = self._groups[kind]
+        return Groups.from_column(numbers, dict(enumerate(names)))
+
     def __len__(self) -> int:
         return len(self._names)
 
@@ -71,28 +104,33 @@ class CSVListDataset(FileTileDataset):
             )
 
 
-def _read(file: Path, column: str | None, label: str | None) -> tuple[NameTable, NameTable, Sequence[int]]:
-    """Paths, labels (empty ones without a label column) and row numbers of the images in a table."""
+def _read(file: Path, columns: Mapping[str, str | None]) -> tuple[dict[str, NameTable], Sequence[int], list[str]]:
+    """Cells of the columns that are named, row numbers of the images, and the header.
+
+    Args:
+        columns: their names by what they hold; the one of paths is the first one if it has no name.
+    """
     table = _rows(file)
     _, header = next(table, (1, []))
     header = [name.strip() for name in header]
     if not header:
         raise UserError(f"list {file} is empty; expected a row with the names of the columns, then one for each image")
-    path_at = 0 if column is None else _find(header, column, file)
-    label_at = None if label is None else _find(header, label, file)
-    names, labels, rows, problems = NameTable(), NameTable(), array("q"), Problems()
+    places = {what: _find(header, name, file) for what, name in columns.items() if name is not None}
+    path_at = places.pop("path", 0)
+    cells, rows, problems = {what: NameTable() for what in ("path", *places)}, array("q"), Problems()
     for number, row in table:
-        problem = _problem(row, len(header), path_at, label_at)
+        problem = _problem(row, len(header), path_at, places)
         if problem:
             problems.add(f"row {number}: {problem}")
             continue
-        names.append(row[path_at])
-        labels.append("" if label_at is None else row[label_at].strip())
+        cells["path"].append(row[path_at])
+        for what, place in places.items():
+            cells[what].append(row[place].strip())
         rows.append(number)
     problems.refuse(f"list {file} cannot be used")
-    if not len(names):
+    if not rows:
         raise UserError(f"list {file} has a header and no images below it")
-    return names, labels, rows
+    return cells, rows, header
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -108,18 +146,16 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _find(header: list[str], column: str, file: Path) -> int:
     if column not in header:
-        raise unknown_name(f"column of {file}", column, header)
+        raise UserError(f"list {file} has no column {column!r}; it has the columns {', '.join(header)}")
     if header.count(column) > 1:
         raise UserError(f"list {file} has {header.count(column)} columns that are called {column!r}")
     return header.index(column)
 
 
-def _problem(row: list[str], num_columns: int, path_at: int, label_at: int | None) -> str | None:
-    """What is wrong with a row."""
+def _problem(row: list[str], num_columns: int, path_at: int, places: Mapping[str, int]) -> str | None:
+    """What is wrong with a row; no cell at `places` may be empty."""
     if len(row) != num_columns:
         return f"it has {len(row)} cells, the header {num_columns}; a path that contains a comma goes into quotes"
     if not row[path_at].strip() or "\0" in row[path_at]:
         return f"the path {row[path_at]!r} cannot be one" if row[path_at] else "the path is empty"
-    if label_at is not None and not row[label_at].strip():
-        return "the label is empty"
-    return None
+    return next((f"the {what} is empty" for what, place in places.items() if not row[place].strip()), None)

@@ -84,7 +84,7 @@ class ImageFolderDataset(FileTileDataset):
         """The slides, as far as paths tell.
 
         Raises:
-            UserError: for other groups.
+            UnknownGroupsError: for other groups.
         """
         if kind != "slide":
             return super().get_groups(kind)

@@ -5,7 +5,7 @@
     KNN:root=...:extra=...:split=query|test[:subset=...]
     ImageFolder:root=...[:root=...][:recursive=true|false][:extensions=.png,.jpg][:held_out=0.1][:held_out_list=...]
         [:split=train|held_out][:check=true|false]
-    CSV:file=...[:root=...][:column=...][:label=...]
+    CSV:file=...[:root=...][:column=...][:label=...][:group=...][:site=...]
     HDF5:file=...[:file=...][:key=...][:label=...]
     ImageNet:split=TRAIN|VAL|TEST:root=...:extra=...[:check_length=true|false]
     ImageNet22k:root=...:extra=...
@@ -136,7 +136,7 @@ DATASETS: dict[str, DatasetSpec] = {
             "check": SWITCH,
         },
     ),
-    "CSV": DatasetSpec(CSVListDataset, ("file",), ("root", "column", "label")),
+    "CSV": DatasetSpec(CSVListDataset, ("file",), ("root", "column", "label", "group", "site")),
     "HDF5": DatasetSpec(HDF5Dataset, ("file",), ("key", "label"), lists=("file",)),
     "ImageNet": DatasetSpec(
         ImageNet,

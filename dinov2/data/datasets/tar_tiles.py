@@ -9,12 +9,20 @@ import numpy as np
 
 from dinov2.data.file_reader import FileReader, RowReader
 from dinov2.data.groups import Groups, cohort_groups
-from dinov2.data.tar_index import check_tars, crc_name, entries_name, load_crc32, load_entries, load_groups
+from dinov2.data.tar_index import (
+    GROUP_KINDS,
+    check_tars,
+    crc_name,
+    entries_name,
+    load_crc32,
+    load_entries,
+    load_groups,
+)
 from dinov2.data.tar_index.headers import BLOCK
 from dinov2.data.tar_index.tile_check import stored_name
 from dinov2.errors import UserError
 
-from .base import TileDataset, TilePlace
+from .base import TileDataset, TilePlace, UnknownGroupsError
 from .handles import Handles
 
 # Columns of the index; the last one only where there are several tars.
@@ -97,17 +105,21 @@ class TarTileDataset(TileDataset):
         return np.asarray(self.entries[:, CLASS], dtype=np.int64)
 
     def get_groups(self, kind: str) -> Groups:
-        """The slides that scripts/group_entries.py has found, or the cohorts of several tars.
+        """The slides or sites that scripts/group_entries.py has found, or the cohorts of several tars.
 
         Raises:
-            UserError: if there is no such information.
+            UnknownGroupsError: if there is no such information.
+            UserError: if it is of another index.
         """
         if kind == "cohort" and len(self.entries[0]) > COHORT:
             return cohort_groups(self.entries, {number: reader.path.stem for number, reader in self.readers.items()})
-        groups = load_groups(self.extra, self.name, suffix=self.subset) if kind == "slide" else None
+        known = kind in GROUP_KINDS
+        groups = load_groups(self.extra, self.name, suffix=self.subset, kind=kind) if known else None
         if groups is None:
-            made = "scripts/group_entries.py" if kind == "slide" else "scripts/concat_entries.py, which joins cohorts"
-            raise UserError(f"the {kind} of each tile of {self.entries_file} is not known: it is found by {made}")
+            made = f"group_entries.py --kind {kind}" if known else "concat_entries.py, which joins cohorts"
+            raise UnknownGroupsError(
+                f"the {kind} of each tile of {self.entries_file} is not known: it is found by scripts/{made}"
+            )
         return groups
 
     def locate(self, index: int) -> TilePlace:

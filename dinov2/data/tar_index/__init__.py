@@ -15,6 +15,7 @@ from dinov2.data.tar_index.errors import (
     StaleIndexError,
 )
 from dinov2.data.tar_index.fingerprint import check_entries, check_fingerprint, check_tars, entries_name, fingerprint
+from dinov2.data.tar_index.group_files import KINDS as GROUP_KINDS
 from dinov2.data.tar_index.group_files import GroupFiles, load_groups
 from dinov2.data.tar_index.groups import GROUP_COLUMNS, GroupReport, GroupRequest, group_entries
 from dinov2.data.tar_index.infer import IndexReport, IndexRequest, infer_entries
@@ -27,6 +28,7 @@ from dinov2.data.tar_index.verify import VerifyReport, VerifyRequest, verify_dat
 __all__ = [
     "COHORTS",
     "GROUP_COLUMNS",
+    "GROUP_KINDS",
     "JOINED",
     "ArchiveError",
     "ConcatReport",

@@ -1,7 +1,8 @@
-"""Which group each row of the entries belongs to, in two files beside them.
+"""Which slide, or which site, each row of the entries belongs to, in two files beside them.
 
 `{name}_groups[_{suffix}].npy` has runs of consecutive rows, (R, 3) uint64: group number, first row, number of rows.
-`{name}_group_names[_{suffix}].json` is a list of the groups' names by number.
+`{name}_group_names[_{suffix}].json` is a list of the groups' names by number. Those are of slides; for sites the files
+are `{name}_sites...` and `{name}_site_names...`.
 """
 
 import json
@@ -32,22 +33,26 @@ AGAIN = (
 )
 
 
+KINDS = {"slide": "group", "site": "site"}  # of groups, and how their files are called
+
+
 @dataclass(frozen=True)
 class GroupFiles:
-    """The two files of one set of entries."""
+    """The two files of one set of entries, for one of `KINDS`."""
 
     name: str | None
     suffix: str | None = None
+    kind: str = "slide"
 
     @property
     def runs(self) -> str:
         """File name of the runs, for example pretrain_groups_train.npy."""
-        return self._file("groups") + ".npy"
+        return self._file(f"{KINDS[self.kind]}s") + ".npy"
 
     @property
     def names(self) -> str:
         """File name of the names, for example pretrain_group_names_train.json."""
-        return self._file("group_names") + ".json"
+        return self._file(f"{KINDS[self.kind]}_names") + ".json"
 
     def records(self, staged: Staging, *, entries: Fingerprint, tars: Sequence[TarRecord]) -> dict[str, SideFileRecord]:
         """What to record about the staged files, which mean nothing without the entries and each other."""
@@ -62,14 +67,18 @@ class GroupFiles:
         return side_name(self.name, "_".join(part for part in (what, self.suffix) if part))
 
 
-def load_groups(extra: str | Path, name: str | None, *, suffix: str | None = None) -> Groups | None:
+def load_groups(
+    extra: str | Path, name: str | None, *, suffix: str | None = None, kind: str = "slide"
+) -> Groups | None:
     """The groups of the rows of entries; None if they were never found out.
 
+    Args:
+        kind: one of `KINDS`.
     Raises:
         StaleIndexError: they belong to other entries than the ones beside them.
         SideFileError: a file is damaged.
     """
-    folder, files = Path(extra), GroupFiles(name, suffix)
+    folder, files = Path(extra), GroupFiles(name, suffix, kind)
     path = folder / files.runs
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""Finds out to which slide each row of the entries belongs, from the paths of the members.
+"""Finds out to which slide, or which site, each row of the entries belongs, from the paths of the members.
 
 The names beside the entries have lost their folders, so the headers of the tar are walked again. Each row must be the
 member that the walk finds under its file number. Memory follows the number of groups, not of tiles; a csv file takes
@@ -32,7 +32,7 @@ from dinov2.data.tar_index.members import MemberChunk, Members
 from dinov2.data.tar_index.numpy_files import ArrayWriter, load_entries, load_table
 from dinov2.data.tar_index.staging import Staging
 
-GROUP_COLUMNS = LabelColumns(label="group", class_name=None, what="group", as_text=True)
+GROUP_COLUMNS = LabelColumns(label="group", class_name=None, what="group", as_text=True)  # of slides
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class GroupRequest:
     Attributes:
         pattern: regular expression that finds the group in a member path.
         csv: table of groups; without both, the path decides.
+        kind: what the groups are: "slide", which may mean a patient, or "site", of which paths say nothing.
     """
 
     tarball: Path
@@ -51,6 +52,7 @@ class GroupRequest:
     pattern: str | None = None
     csv: Path | None = None
     columns: LabelColumns = GROUP_COLUMNS
+    kind: str = "slide"
 
     @property
     def index(self) -> IndexRequest:
@@ -65,14 +67,20 @@ class GroupRequest:
     @property
     def files(self) -> GroupFiles:
         """What is written."""
-        return GroupFiles(self.name, self.suffix)
+        return GroupFiles(self.name, self.suffix, self.kind)
 
     def rule(self) -> GroupRule:
-        """What names the groups."""
+        """What names the groups.
+
+        Raises:
+            SelectionError: nothing says it, or two things do.
+        """
         if self.pattern is not None and self.csv is not None:
             raise SelectionError("--pattern and --csv exclude each other: only one can say what the groups are.")
         if self.csv is not None:
             return TableRule(self.csv, columns=self.columns)
+        if self.kind != "slide" and self.pattern is None:
+            raise SelectionError(f"what --kind {self.kind} a tile is of has to be said by --pattern or --csv.")
         return PathRule() if self.pattern is None else PatternRule(self.pattern)
 
 

@@ -16,6 +16,11 @@ from dinov2.utils.cli import run_command
 class TrainingTask(Task):
     """The training command."""
 
+    @property
+    def program(self) -> str:
+        """What torchrun would be given."""
+        return "dinov2/train/train.py"
+
     def run(self, args: argparse.Namespace) -> None:
         """Train; after SLURM has begun the job again, go on."""
         from dinov2.train.train import main as train_main

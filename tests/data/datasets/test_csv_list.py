@@ -51,6 +51,21 @@ def test_labels(folder, encoding):
     assert dataset.get_targets().tolist() == [1, 0, 1]
 
 
+def test_slides_and_sites(folder):
+    rows = [f"images/tile_{number}.png, p{number % 2},{10 - number // 2}" for number in range(6)]
+    string = table(folder, "file,patient,hospital", *rows)
+    dataset = make_dataset(dataset_str=f"{string}:group=patient:site=hospital")
+    names = {
+        kind: [groups.names[number] for number in groups.of(np.arange(6))]
+        for kind, groups in ((kind, dataset.get_groups(kind)) for kind in ("slide", "site"))
+    }
+    assert names == {"slide": ["p0", "p1"] * 3, "site": ["10", "10", "9", "9", "8", "8"]}
+    with pytest.raises(UserError, match="does not know the cohort"):
+        dataset.get_groups("cohort")
+    with pytest.raises(UserError, match="site=COLUMN; it has the columns file, patient, hospital"):
+        make_dataset(dataset_str=f"{string}:group=patient").get_groups("site")
+
+
 def test_quoted_paths_with_commas_and_newlines(folder):
     names = ['a, "b".png', "c\nd.png"]
     for name in names:
@@ -62,9 +77,15 @@ def test_quoted_paths_with_commas_and_newlines(folder):
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (["path", "images/tile_0.png"], ":column=pth", r"unknown column of .*list\.csv 'pth': did you mean path"),
+        (
+            ["path,kind", "images/tile_0.png,a"],
+            ":column=pth",
+            r"list\.csv has no column 'pth'; it has the columns path, kind",
+        ),
         (["path,path", "a,b"], ":column=path", "2 columns that are called 'path'"),
         (["path,kind", "images/tile_0.png,"], ":label=kind", r"\n  row 2: the label is empty"),
+        (["path,kind", "images/tile_0.png,"], ":group=kind", r"row 2: the slide is empty"),
+        (["path,kind", "images/tile_0.png,"], ":site=kind", r"row 2: the site is empty"),
         (["path,kind", "a,1", "", ",2"], "", r"\n  row 4: the path is empty"),
         (["path,kind", " ,2"], "", r"row 2: the path ' ' cannot be one"),
         (["path,kind", "a,b.png,1"], "", "row 2: it has 3 cells, the header 2; a path that contains a comma"),
