@@ -6,13 +6,14 @@ from; `parallelize` returns what a forward pass has to go through.
 
 from .layout import Layout
 from .parallelize import broadcast_from_first_rank, gradient_sync, parallelize, process_mesh
-from .shard import gathered, local_parameters
+from .shard import gathered, is_trained, local_parameters
 
 __all__ = [
     "Layout",
     "broadcast_from_first_rank",
     "gathered",
     "gradient_sync",
+    "is_trained",
     "local_parameters",
     "parallelize",
     "process_mesh",

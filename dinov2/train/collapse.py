@@ -53,8 +53,8 @@ PATIENCE = 5  # measurements in a row that have to say the same
 LIMITS = {
     "dino_mean_target_entropy - dino_target_entropy": (0.01, "the teacher's targets are the same for all images"),
     "ibot_mean_target_entropy - ibot_target_entropy": (0.01, "the teacher's targets are the same for all patches"),
-    "cls_std": (0.1, "the teacher's class tokens of different images are almost the same"),
-    "cls_rank": (1.5, "the teacher's class tokens of all images lie on a line"),
+    "cls_std": (0.1, "class tokens of different images are almost the same"),
+    "cls_rank": (1.5, "class tokens of all images lie on a line"),
 }
 
 
@@ -64,6 +64,8 @@ def collapse_indicators(observation: Observation) -> dict[str, float]:
     figures = {f"dino_{name}": value for name, value in target_indicators(observation.cls_targets).items()}
     if observation.patch_targets is not None:
         figures.update({f"ibot_{name}": value for name, value in target_indicators(observation.patch_targets).items()})
+    if observation.teacher_tokens is None:
+        return {**figures, **token_indicators(observation.student_tokens)}
     figures.update(token_indicators(observation.teacher_tokens))
     cosine = F.cosine_similarity(observation.student_tokens, observation.teacher_tokens, dim=-1).mean()
     figures["student_teacher_cosine"] = float(all_reduce_sum(cosine)) / get_global_size()

@@ -50,7 +50,7 @@ def gradient_norms(model: SSLMetaArch, optimizer: Optimizer) -> dict[str, Tensor
     """
     if model.fp16_scaler:
         model.fp16_scaler.unscale_(optimizer)
-    return {f"grad_norm_{name}": gradient_norm(module) for name, module in model.student.items()}
+    return {f"grad_norm_{name}": gradient_norm(module) for name, module in model.trained_parts().items()}
 
 
 def gradient_norm(module: nn.Module) -> Tensor:
@@ -74,7 +74,7 @@ def clip_gradients(model: SSLMetaArch, norms: Mapping[str, Tensor], max_norm: fl
         norms: of `gradient_norms`.
     """
     if max_norm:
-        for norm, module in zip(norms.values(), model.student.values(), strict=True):
+        for norm, module in zip(norms.values(), model.trained_parts().values(), strict=True):
             clip_grads_with_norm_(module.parameters(), max_norm, norm, foreach=True)
 
 

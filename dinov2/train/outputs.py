@@ -14,11 +14,11 @@ MOST_ROWS = 256  # targets of a kind that an observation keeps; 64 MiB of 65,536
 
 class Targets(NamedTuple):
     """Teacher distributions: class tokens (G, B, K) of the *other* global crop, masked patches (n, K); and these
-    class tokens (G, B, D) before the head."""
+    class tokens (G, B, D) before the head, but none of a frozen teacher, which are no tokens of the student's kind."""
 
     cls: Tensor
     patches: Tensor | None
-    tokens: Tensor
+    tokens: Tensor | None
 
 
 class Predictions(NamedTuple):
@@ -33,12 +33,12 @@ class Predictions(NamedTuple):
 
 class Observation(NamedTuple):
     """What a step has seen of the networks' answers: targets (r, K) of at most `MOST_ROWS` class tokens and masked
-    patches, and class tokens (G*B, D) of both networks, crop by crop. float32, without graph, and copies, so that
-    nothing else is kept in memory."""
+    patches, and class tokens (G*B, D) of the teacher, if it has the student's kind, and of the student, crop by crop.
+    float32, without graph, and copies, so that nothing else is kept in memory."""
 
     cls_targets: Tensor
     patch_targets: Tensor | None
-    teacher_tokens: Tensor
+    teacher_tokens: Tensor | None
     student_tokens: Tensor
 
     @classmethod
@@ -47,7 +47,7 @@ class Observation(NamedTuple):
         return cls(
             cls_targets=_some_rows(targets.cls.flatten(0, 1)),
             patch_targets=None if targets.patches is None else _some_rows(targets.patches),
-            teacher_tokens=targets.tokens.flip(0).flatten(0, 1).float(),
+            teacher_tokens=None if targets.tokens is None else targets.tokens.flip(0).flatten(0, 1).float(),
             student_tokens=predictions.global_tokens.detach().float().clone(),
         )
 

@@ -22,6 +22,7 @@ class Timeline:
     warmup: int
     teacher_temp_warmup: int
     freeze_last_layer: int
+    freeze_backbone: int
     save_every: int
     export_every: int
     tune_every: int
@@ -57,6 +58,7 @@ def resolve_timeline(cfg: Any, *, num_samples: int, global_batch_size: int) -> T
         warmup=iterations("optim", "warmup"),
         teacher_temp_warmup=iterations("teacher", "warmup_teacher_temp"),
         freeze_last_layer=iterations("optim", "freeze_last_layer"),
+        freeze_backbone=cfg.optim.freeze_backbone_iterations,
         save_every=_period(cfg.train.save_frequency, epoch),
         export_every=cfg.evaluation.eval_period_iterations,
         tune_every=cfg.tune.tune_every_iterations or _period(cfg.tune.tune_every_pct, epoch),
@@ -80,6 +82,11 @@ def _check_timeline(timeline: Timeline) -> None:
                 f"an epoch is {timeline.epoch_length:,d} iterations (train.OFFICIAL_EPOCH_LENGTH). Shorten it, for "
                 f"example with optim.{key}_pct=0.1, or train longer"
             )
+    if timeline.freeze_backbone >= timeline.total:
+        raise UserError(
+            f"optim.freeze_backbone_iterations={timeline.freeze_backbone:,d} outlasts the training of "
+            f"{timeline.total:,d} iterations; optim.frozen=[backbone] trains heads only, and takes less time"
+        )
 
 
 class ScheduleValues(NamedTuple):
@@ -90,6 +97,7 @@ class ScheduleValues(NamedTuple):
     weight_decay: float
     momentum: float
     teacher_temp: float
+    frozen: tuple[str, ...] = ()  # parts of the student that stay as they are
 
 
 class Schedules:
@@ -106,6 +114,7 @@ class Schedules:
             teacher.teacher_temp, teacher.teacher_temp, warmup, warmup, teacher.warmup_teacher_temp
         )
         self.freeze_last_layer = timeline.freeze_last_layer
+        self.freeze_backbone = timeline.freeze_backbone
 
     def at(self, iteration: int) -> ScheduleValues:
         """The values of an iteration."""
@@ -116,6 +125,7 @@ class Schedules:
             weight_decay=self.weight_decay[iteration],
             momentum=self.momentum[iteration],
             teacher_temp=self.teacher_temp[iteration],
+            frozen=("backbone",) if iteration < self.freeze_backbone else (),
         )
 
 
@@ -123,7 +133,8 @@ def apply_to_optimizer(values: ScheduleValues, optimizer: Optimizer) -> None:
     """Set learning rate and weight decay of every group, by its multipliers."""
     for group in optimizer.param_groups:
         lr = values.last_layer_lr if group["is_last_layer"] else values.lr
-        group["lr"] = lr * group["lr_multiplier"]
+        # Weight decay is multiplied by the rate as well.
+        group["lr"] = 0.0 if group["part"] in values.frozen else lr * group["lr_multiplier"]
         group["weight_decay"] = values.weight_decay * group["wd_multiplier"]
 
 

@@ -22,17 +22,18 @@ from dinov2.fsdp import (
     broadcast_from_first_rank,
     gathered,
     gradient_sync,
+    is_trained,
     local_parameters,
     parallelize,
     process_mesh,
 )
-from dinov2.layers import DINOHead
-from dinov2.loss import DINOLoss, KoLeoLoss, iBOTPatchLoss
+from dinov2.loss import DINOLoss, KDELoss, KoLeoLoss, iBOTPatchLoss
 from dinov2.loss.center import CenteredLoss
-from dinov2.models import build_model_from_cfg
+from dinov2.models import build_head, build_model_from_cfg
 from dinov2.utils.dtype import autocast, compute_dtype
 from dinov2.utils.param_groups import fuse_params_groups, get_params_groups_with_decay
 
+from .distillation import build_frozen_teacher, distils
 from .outputs import Observation, Predictions, StepOutput, Targets
 
 NUM_GLOBAL_CROPS = 2
@@ -59,21 +60,28 @@ class SSLMetaArch(nn.Module):
         for block in student_backbone.block_list():
             block.activation_checkpointing = cfg.train.activation_checkpointing
         student, teacher = {"backbone": student_backbone}, {"backbone": teacher_backbone}
-        student["dino_head"], teacher["dino_head"] = (_build_head(cfg.dino, embed_dim) for _ in range(2))
+        student["dino_head"], teacher["dino_head"] = (build_head(cfg.dino, embed_dim) for _ in range(2))
         if self.ibot_separate_head:
-            student["ibot_head"], teacher["ibot_head"] = (_build_head(cfg.ibot, embed_dim) for _ in range(2))
+            student["ibot_head"], teacher["ibot_head"] = (build_head(cfg.ibot, embed_dim) for _ in range(2))
 
         self.dino_loss = DINOLoss(cfg.dino.head_n_prototypes)
         if self.do_koleo:
-            self.koleo_loss = KoLeoLoss()
+            self.koleo_loss = KoLeoLoss() if cfg.dino.uniformity == "koleo" else KDELoss(cfg.dino.kde_concentration)
         if self.do_ibot:
             patch_head = cfg.ibot if self.ibot_separate_head else cfg.dino
             self.ibot_patch_loss = iBOTPatchLoss(patch_head.head_n_prototypes)
         self.student = nn.ModuleDict(student)
         self.teacher = nn.ModuleDict(teacher).requires_grad_(False)
         self.teacher.eval()
+        for name in cfg.optim.frozen:
+            if name in self.student:
+                self.student[name].requires_grad_(False)
         # What forward passes of the student go through: the modules themselves, or their replicas.
         self._student_calls: dict[str, nn.Module] = dict(self.student.items())
+        # What makes the targets. A frozen teacher is no submodule: it is no part of the state of a training.
+        self._target_calls: dict[str, nn.Module] = dict(self.teacher.items())
+        if distils(cfg):
+            self._target_calls = dict(build_frozen_teacher(cfg, separate_head=self.ibot_separate_head).items())
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """A meta architecture has no forward pass of its own."""
@@ -89,22 +97,34 @@ class SSLMetaArch(nn.Module):
         """The centres of the losses, which forward passes move."""
         return [loss.center for loss in self.children() if isinstance(loss, CenteredLoss)]
 
+    def trained_parts(self) -> dict[str, nn.Module]:
+        """The submodules of the student that get gradients, by name."""
+        return {name: module for name, module in self.student.items() if is_trained(module)}
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.dino_loss.center.device
 
-    def prepare_for_distributed_training(self) -> None:
-        """Make all ranks start from rank 0's student, the teacher from a copy of it, and spread both over the ranks.
+    def prepare_for_distributed_training(self, *, copy_student: bool = True) -> None:
+        """Make all ranks start from rank 0's networks and spread these over the ranks.
 
         Afterwards a rank holds its part of what `compute_precision` shards; an optimiser has to be built on that.
+
+        Args:
+            copy_student: start the teacher from a copy of the student, whatever it is.
         """
         broadcast_from_first_rank(self.student)
+        if copy_student:
+            self.teacher.load_state_dict(self.student.state_dict())
+        else:
+            broadcast_from_first_rank(self.teacher)
         mesh = process_mesh(self.device)
         for name, module in self.student.items():
-            self.teacher[name].load_state_dict(module.state_dict())
             self._student_calls[name] = parallelize(module, self._layout("student", name), mesh)
             parallelize(self.teacher[name], self._layout("teacher", name), mesh)
+            if self._target_calls[name] is not self.teacher[name]:  # a frozen teacher, equal on all ranks
+                parallelize(self._target_calls[name].to(self.device), self._layout("teacher", name), mesh)
 
     def gathered(self, network: str, name: str) -> AbstractContextManager[None]:
         """Whole weights of, say, the "teacher"'s "backbone" for the block, to call it unequally often on the ranks."""
@@ -136,16 +156,17 @@ class SSLMetaArch(nn.Module):
     @torch.no_grad()
     def teacher_targets(self, batch: Mapping[str, Any], teacher_temp: float) -> Targets:
         """What the student has to predict, from unmasked global crops (G*B, C, H, W)."""
-        features = self._call(self.teacher, "backbone", batch["collated_global_crops"], is_training=True)
+        features = self._call(self._target_calls, "backbone", batch["collated_global_crops"], is_training=True)
         # The halves change places, so that each student crop meets the teacher's view of the other one.
         first, second = features["x_norm_clstoken"].chunk(NUM_GLOBAL_CROPS)  # (B, D) each
         cls_tokens = torch.cat((second, first))  # (G*B, D)
         patches = self._masked_patches(features, batch) if self.do_ibot else None  # (n, D)
-        cls_scores, patch_scores = self._scores(self.teacher, cls_tokens, patches)
+        cls_scores, patch_scores = self._scores(self._target_calls, cls_tokens, patches)
         cls_targets = self._cls_targets(cls_scores, teacher_temp)  # (G*B, K)
         patch_targets = None if patch_scores is None else self._patch_targets(patch_scores, batch, teacher_temp)
         by_crop = (NUM_GLOBAL_CROPS, -1)
-        return Targets(cls_targets.unflatten(0, by_crop), patch_targets, cls_tokens.unflatten(0, by_crop))
+        tokens = None if distils(self.cfg) else cls_tokens.unflatten(0, by_crop)
+        return Targets(cls_targets.unflatten(0, by_crop), patch_targets, tokens)
 
     def student_predictions(self, batch: Mapping[str, Any]) -> Predictions:
         """Scores of masked global crops and of local crops, all through one pass of the backbone."""
@@ -179,7 +200,7 @@ class SSLMetaArch(nn.Module):
             halves = predictions.global_tokens.chunk(NUM_GLOBAL_CROPS)  # never two views of one image together
             koleo = weights.koleo_loss_weight * sum(self.koleo_loss(tokens) for tokens in halves)
             objective = objective + koleo
-            shown["koleo_loss"] = koleo / NUM_GLOBAL_CROPS
+            shown[f"{weights.uniformity}_loss"] = koleo / NUM_GLOBAL_CROPS
         if predictions.patches is not None and targets.patches is not None:
             ibot = self.ibot_patch_loss.forward_masked(
                 predictions.patches,
@@ -199,8 +220,8 @@ class SSLMetaArch(nn.Module):
     def get_params_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups of the student, submodule after submodule."""
         return [
-            group
-            for module in self.student.values()
+            {**group, "part": name}
+            for name, module in self.student.items()
             for group in fuse_params_groups(
                 get_params_groups_with_decay(
                     module,
@@ -231,15 +252,15 @@ class SSLMetaArch(nn.Module):
             batch[key] = batch[key].to(dtype)
         return batch
 
-    def _call(self, modules: Mapping[str, Any] | nn.ModuleDict, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Run a submodule of the student or the teacher in the dtype configured for it."""
-        network = "teacher" if modules is self.teacher else "student"
+    def _call(self, modules: Mapping[str, nn.Module], name: str, *args: Any, **kwargs: Any) -> Any:
+        """Run a submodule of the student or of what makes targets in the dtype configured for it."""
+        network = "student" if modules is self._student_calls else "teacher"
         dtype = self.cfg.compute_precision[network][name].mixed_precision.param_dtype
         with autocast(dtype, self.device):
             return modules[name](*args, **kwargs)
 
     def _scores(
-        self, modules: Mapping[str, Any] | nn.ModuleDict, cls_tokens: Tensor, patches: Tensor | None
+        self, modules: Mapping[str, nn.Module], cls_tokens: Tensor, patches: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Tokens (., D), patches (n, D) -> scores (., K), (n, K); a shared head takes both in one call."""
         if patches is None:
@@ -276,14 +297,3 @@ class SSLMetaArch(nn.Module):
     def _num_local_crops(batch: Mapping[str, Any]) -> int:
         """L, from L*B local crops and G*B global crops."""
         return len(batch["collated_local_crops"]) * NUM_GLOBAL_CROPS // len(batch["collated_global_crops"])
-
-
-def _build_head(section: Any, embed_dim: int) -> DINOHead:
-    """A head as the `dino` or `ibot` section of a configuration describes it."""
-    return DINOHead(
-        embed_dim,
-        section.head_n_prototypes,
-        hidden_dim=section.head_hidden_dim,
-        bottleneck_dim=section.head_bottleneck_dim,
-        nlayers=section.head_nlayers,
-    )
