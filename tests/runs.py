@@ -27,6 +27,8 @@ SMALL = [
     "optim.warmup_pct=0.2",
     "optim.freeze_last_layer_pct=0.2",
     "teacher.warmup_teacher_temp_pct=0.3",
+    # Tests evaluate on the tiles that they train on.
+    "tune.allow_overlap=[train_query,train_test,query_test]",
 ]
 
 

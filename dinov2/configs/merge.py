@@ -23,7 +23,7 @@ ALTERNATIVES = (
 )
 
 # Keys whose value may be a mapping with names of the user's own.
-OPEN = ("data.draw_weights",)
+OPEN = ("data.draw_weights", "tune.datasets")
 
 RETIRED = {
     "tune.tune_every": "tune.tune_every_pct (epochs between evaluations)",

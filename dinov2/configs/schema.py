@@ -50,6 +50,8 @@ class DinoConfig:
     head_nlayers: int = MISSING
     head_hidden_dim: int = MISSING
     koleo_loss_weight: float = MISSING
+    uniformity: str = MISSING
+    kde_concentration: float = MISSING
 
 
 @dataclass
@@ -99,6 +101,9 @@ class StudentConfig:
     layerscale: float | None = MISSING
     drop_path_uniform: bool = MISSING
     pretrained_weights: str = MISSING
+    pretrained_network: str = MISSING
+    pretrained_positions: str = MISSING
+    pretrained_allow: list[str] = MISSING
     ffn_layer: str = MISSING
     block_chunks: int = MISSING
     qkv_bias: bool = MISSING
@@ -108,6 +113,19 @@ class StudentConfig:
     interpolate_antialias: bool = MISSING
     interpolate_offset: float = MISSING
     attention_backend: str = MISSING
+
+
+@dataclass
+class HeadConfig:
+    head_path: str = MISSING
+    load: list[str] = MISSING
+    start_iteration: int | None = MISSING
+
+
+@dataclass
+class DistillationConfig:
+    config_file: str = MISSING
+    weights: str = MISSING
 
 
 @dataclass
@@ -134,6 +152,8 @@ class OptimConfig:
     clip_grad: float = MISSING
     freeze_last_layer_epochs: float | None = MISSING
     freeze_last_layer_pct: float | None = MISSING
+    freeze_backbone_iterations: int = MISSING
+    frozen: list[str] = MISSING
     scaling_rule: str = MISSING
     patch_embed_lr_mult: float = MISSING
     layerwise_decay: float = MISSING
@@ -180,6 +200,7 @@ class AugmentationConfig:
 @dataclass
 class EvaluationConfig:
     eval_period_iterations: int = MISSING
+    export_student: bool = MISSING
 
 
 @dataclass
@@ -190,6 +211,13 @@ class KnnConfig:
     n_per_class_list: list[int] = MISSING
     n_tries: int = MISSING
     gather_on_cpu: bool = MISSING
+
+
+@dataclass
+class LinearConfig:
+    n_last_blocks: list[int] = MISSING
+    batch_size: int = MISSING
+    iterations: int = MISSING
 
 
 @dataclass
@@ -205,11 +233,17 @@ class EarlyStoppingConfig:
 class TuneConfig:
     query_dataset_path: str | None = MISSING
     test_dataset_path: str | None = MISSING
+    datasets: dict[str, Any] = MISSING  # names of the user's own
+    allow_overlap: list[str] = MISSING
+    probes: list[str] = MISSING
     tune_every_pct: float | None = MISSING
     tune_every_iterations: int | None = MISSING
     tile_size: int = MISSING
     crop_size: int = MISSING
     knn: KnnConfig = field(default_factory=KnnConfig)
+    linear: LinearConfig = field(default_factory=LinearConfig)
+    resamples: int = MISSING
+    keep_best: bool = MISSING
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
 
 
@@ -240,6 +274,8 @@ class Config:
     ibot: IbotConfig = field(default_factory=IbotConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     crops: CropsConfig = field(default_factory=CropsConfig)

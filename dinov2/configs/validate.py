@@ -6,10 +6,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from dinov2.errors import UserError, unknown_name
 
+from .validate_tune import check_tuning, evaluates
+
 CENTERINGS = ("centering", "sinkhorn_knopp")
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 SHARDING_STRATEGIES = ("NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD")
 SCALING_RULES = ("sqrt_wrt_1024", "linear_wrt_256", "none")
+PARTS = ("backbone", "dino_head", "ibot_head")  # of student and teacher
 
 
 def validate_config(cfg: DictConfig) -> None:
@@ -26,15 +29,16 @@ def validate_config(cfg: DictConfig) -> None:
         _check_ranges,
         _check_crops,
         _check_losses,
-        _check_tuning,
     )
     for check in checks:
         check(cfg)
+    check_tuning(cfg.tune)
 
 
 def _check_names(cfg: DictConfig) -> None:
     for key, value, known in (
         ("train.centering", cfg.train.centering, CENTERINGS),
+        ("dino.uniformity", cfg.dino.uniformity, ("koleo", "kde")),
         ("optim.scaling_rule", cfg.optim.scaling_rule, SCALING_RULES),
         ("tune.early_stopping.min_max", cfg.tune.early_stopping.min_max, ("min", "max")),
         ("train.on_save_error", cfg.train.on_save_error, ("continue", "stop")),
@@ -45,6 +49,10 @@ def _check_names(cfg: DictConfig) -> None:
     ):
         if value not in known:
             raise unknown_name(key, value, known)
+    for key, values in (("optim.frozen", cfg.optim.frozen), ("head.load", cfg.head.load)):
+        for value in values:
+            if value not in PARTS:
+                raise unknown_name(key, value, PARTS)
 
 
 def _check_data(cfg: DictConfig) -> None:
@@ -84,7 +92,7 @@ def _check_crops(cfg: DictConfig) -> None:
     sizes = {"crops.global_crops_size": cfg.crops.global_crops_size}
     if cfg.crops.local_crops_number > 0:
         sizes["crops.local_crops_size"] = cfg.crops.local_crops_size
-    if cfg.tune.query_dataset_path:
+    if evaluates(cfg.tune):
         sizes["tune.crop_size"] = cfg.tune.crop_size
     for key, size in sizes.items():
         if patch < 1 or size < patch or size % patch:
@@ -107,6 +115,8 @@ def _check_losses(cfg: DictConfig) -> None:
             f"dino.loss_weight={cfg.dino.loss_weight}: the DINO loss carries the training and its weight "
             "must be positive; to leave the patch loss out, set ibot.loss_weight=0"
         )
+    if {"backbone", "dino_head"} <= set(cfg.optim.frozen):
+        raise UserError(f"optim.frozen={list(cfg.optim.frozen)} leaves nothing to learn; take one of them out")
     ratios = list(cfg.ibot.mask_ratio_min_max)
     if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1] <= 1:
         raise UserError(f"ibot.mask_ratio_min_max={ratios}: expected two shares, 0 < smallest <= largest <= 1")
@@ -140,6 +150,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "dino.head_hidden_dim": (1, None),
     "dino.head_bottleneck_dim": (1, None),
     "dino.koleo_loss_weight": (0, None),
+    "dino.kde_concentration": (1e-3, None),
     "ibot.head_n_prototypes": (1, None),
     "ibot.head_hidden_dim": (1, None),
     "ibot.head_bottleneck_dim": (1, None),
@@ -165,6 +176,8 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "optim.warmup_pct": (0, 1),
     "optim.freeze_last_layer_epochs": (0, None),
     "optim.freeze_last_layer_pct": (0, 1),
+    "optim.freeze_backbone_iterations": (0, None),
+    "head.start_iteration": (0, None),
     "optim.adamw_beta1": (0, 0.99999),
     "optim.adamw_beta2": (0, 0.999999),
     "crops.local_crops_number": (0, None),
@@ -188,6 +201,9 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "tune.knn.batch_size": (1, None),
     "tune.knn.temperature": (1e-4, None),
     "tune.knn.n_tries": (1, None),
+    "tune.linear.batch_size": (1, None),
+    "tune.linear.iterations": (1, None),
+    "tune.resamples": (0, None),
     "tune.early_stopping.patience_pct": (0, 1),
     "tune.early_stopping.min_epoch_pct": (0, 1),
 }
@@ -207,25 +223,3 @@ def _check_ranges(cfg: DictConfig) -> None:
         values = list(cfg.augmentation[name])
         if len(values) != 3 or (name == "std" and min(values) <= 0):
             raise UserError(f"augmentation.{name}={values}: expected three numbers, for red, green and blue")
-
-
-def _check_tuning(cfg: DictConfig) -> None:
-    paths = (cfg.tune.query_dataset_path, cfg.tune.test_dataset_path)
-    if any(paths) and not all(paths):
-        raise UserError("tune.query_dataset_path and tune.test_dataset_path belong together: give both or none")
-    if not any(paths) and cfg.tune.early_stopping.enable:
-        raise UserError("tune.early_stopping needs tune.query_dataset_path and tune.test_dataset_path")
-    if any(paths) and cfg.tune.tile_size < cfg.tune.crop_size:
-        raise UserError(f"tune.crop_size={cfg.tune.crop_size} does not fit into tune.tile_size={cfg.tune.tile_size}")
-    if 0 in cfg.tune.knn.n_per_class_list or not cfg.tune.knn.n_per_class_list:
-        raise UserError("tune.knn.n_per_class_list: expected numbers of query tiles per class, -1 for all")
-    if min(cfg.tune.knn.nb_knn, default=0) < 1:
-        raise UserError(f"tune.knn.nb_knn={list(cfg.tune.knn.nb_knn)}: expected numbers of neighbours, 1 or more")
-    metric, _, k = cfg.tune.early_stopping.tracking.rpartition("_")
-    if cfg.tune.early_stopping.enable and (
-        metric not in ("acc", "bacc", "auc") or k not in map(str, cfg.tune.knn.nb_knn)
-    ):
-        raise UserError(
-            f"tune.early_stopping.tracking={cfg.tune.early_stopping.tracking}: expected acc_, bacc_ or auc_ "
-            f"and one of tune.knn.nb_knn={list(cfg.tune.knn.nb_knn)}"
-        )

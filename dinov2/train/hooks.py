@@ -1,25 +1,21 @@
 """What happens between steps: teacher export, evaluation, checkpoints, stopping."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-from dinov2.distributed import broadcast_object
-from dinov2.distributed.outcomes import SharedError, on_main
+from dinov2.distributed.outcomes import on_main
 from dinov2.logging import MetricSink
-from dinov2.utils.atomic import atomic_path
 
+from .best import export_best
 from .checkpoint import Checkpointer, SaveError
+from .export import export_networks, export_teacher
 from .preemption import StopRequested
-from .ssl_meta_arch import SSLMetaArch
 from .state import TrainState
 from .supervision import Supervisor
-from .tuning import Tuner
+from .tuning import Tuner, append_scores
 from .watchdog import Phase
 
 logger = logging.getLogger("dinov2")
@@ -27,18 +23,26 @@ logger = logging.getLogger("dinov2")
 
 @dataclass(frozen=True)
 class Hook:
-    """An action every so many steps (0: never) and after the last one; it may ask to stop by returning True."""
+    """An action every so many steps and after the last one; it may ask to stop by returning True.
+
+    Attributes:
+        every: 0: never.
+        phase: what the action is watched as; None: part of the step.
+        at_start: also before the first step.
+        also: other steps that it follows.
+    """
 
     every: int
     action: Callable[[TrainState], bool | None]
-    phase: Phase | None = None  # what the action is watched as; None: part of the step
-    at_start: bool = False  # also before the first step
+    phase: Phase | None = None
+    at_start: bool = False
+    also: Callable[[TrainState], bool] = lambda state: False
 
     def is_due(self, state: TrainState, last: bool) -> bool:
         """Whether the action follows the step just taken."""
         if state.iteration == 0:
             return self.at_start
-        return last or (self.every > 0 and state.iteration % self.every == 0)
+        return last or (self.every > 0 and state.iteration % self.every == 0) or self.also(state)
 
 
 def run_hooks(hooks: Sequence[Hook], state: TrainState, *, total: int, supervisor: Supervisor) -> bool:
@@ -60,48 +64,51 @@ def run_hooks(hooks: Sequence[Hook], state: TrainState, *, total: int, superviso
     return stop
 
 
-def export_teacher(model: SSLMetaArch, folder: Path) -> Path:
-    """Write {"teacher": state dict of backbone and heads} to folder/teacher_checkpoint.pth.
+@dataclass(frozen=True)
+class ExportErrors:
+    """What becomes of an export that fails: it stops the run if it is the last one or every failure is to.
 
-    Raises:
-        SaveError: on all ranks, if that cannot be done.
-    """
-    path = folder / "teacher_checkpoint.pth"
-    # All ranks give their parts of what is sharded, and the main process gets the whole.
-    weights = get_model_state_dict(model.teacher, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-
-    def write() -> None:
-        with atomic_path(path) as temporary:
-            torch.save({"teacher": weights}, temporary)
-        logger.info(f"teacher exported to {path}")
-
-    try:
-        on_main(write)
-    except (OSError, SharedError) as error:
-        raise SaveError(f"the teacher could not be exported to {path}: {error}") from error
-    return path
-
-
-def export_hook(every: int, output_dir: Path, *, total: int, stop_on_error: bool) -> Hook:
-    """Export to eval/training_{iteration}, the iteration counted from 0 as in DINOv2.
-
-    An export that fails stops the run if it is the last one or every failure is to.
+    Attributes:
+        total: iterations of the run.
+        stop: whether every failure stops the run.
     """
 
-    def action(state: TrainState) -> None:
+    total: int
+    stop: bool
+
+    @contextmanager
+    def around(self, state: TrainState) -> Iterator[None]:
+        """Pass errors of the block on, or only log them."""
         try:
-            export_teacher(state.model, output_dir / "eval" / f"training_{state.iteration - 1}")
+            yield
         except SaveError as error:
-            if stop_on_error or state.iteration >= total or state.early_stopping.stopped:
+            if self.stop or state.iteration >= self.total or state.early_stopping.stopped:
                 raise
             logger.error(f"{error}. Training goes on")
+
+
+def export_hook(every: int, output_dir: Path, errors: ExportErrors, *, student: bool) -> Hook:
+    """Export to eval/training_{iteration}, the iteration counted from 0 as in DINOv2.
+
+    Args:
+        student: export the student and each head alone beside the teacher.
+    """
+    export = export_networks if student else export_teacher
+
+    def action(state: TrainState) -> None:
+        with errors.around(state):
+            export(state.model, output_dir / "eval" / f"training_{state.iteration - 1}")
 
     return Hook(every, action, Phase.SAVE)
 
 
 def checkpoint_hook(every: int, checkpointer: Checkpointer) -> Hook:
-    """Save the whole state."""
-    return Hook(every, lambda state: save_state(state, checkpointer), Phase.SAVE)
+    """Save the whole state, also after a step that has the best score so far."""
+
+    def is_kept(state: TrainState) -> bool:
+        return state.iteration in state.early_stopping.kept_steps()
+
+    return Hook(every, lambda state: save_state(state, checkpointer), Phase.SAVE, also=is_kept)
 
 
 def save_state(state: TrainState, checkpointer: Checkpointer) -> None:
@@ -120,19 +127,31 @@ def report_hook() -> Hook:
     return Hook(1, lambda state: state.metrics.report())
 
 
-def tuning_hook(every: int, tuner: Tuner, sinks: Sequence[MetricSink], supervisor: Supervisor) -> Hook:
-    """Evaluate, and ask to stop when the score has not improved for long enough."""
+def tuning_hook(
+    every: int,
+    tuner: Tuner,
+    output_dir: Path,
+    *,
+    sinks: Sequence[MetricSink],
+    supervisor: Supervisor,
+    errors: ExportErrors,
+) -> Hook:
+    """Evaluate, keep the best teacher, and ask to stop when the score has not improved for long enough."""
 
     def action(state: TrainState) -> bool:
         scores = tuner(state.model, state.iteration, supervisor.rounds)
+        on_main(lambda: append_scores(output_dir / "results" / "tune.jsonl", scores, state.iteration))
         for sink in sinks:
             # Under the last iteration done, as the report that follows: sinks want steps that do not go back.
             sink.log({f"tune/{name}": value for name, value in scores.items()}, max(state.iteration - 1, 0))
-        # The scores of one rank, so that rounding on different machines cannot part the ranks.
-        stopping = state.early_stopping
-        if stopping.update(broadcast_object(scores), state.iteration):
-            logger.info(f"stopping: {stopping.tracking} has not improved since iteration {stopping.best_iteration}")
+        tracked = state.early_stopping
+        tracked.update(scores, state.iteration)
+        if tracked.keeps_best and tracked.is_best_at(state.iteration):
+            with errors.around(state), supervisor.phase(Phase.SAVE):
+                export_best(state.model, tracked, output_dir / "eval" / "best")
+        if tracked.stopped:
+            logger.info(f"stopping: {tracked.tracking} has not improved since iteration {tracked.best_iteration}")
             state.metrics.stop()
-        return stopping.stopped
+        return tracked.stopped
 
     return Hook(every, action, Phase.EVALUATION, at_start=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from dinov2.configs.validate_tune import evaluates
 from dinov2.data import DataAugmentationDINO, MaskingGenerator, make_data_loader, make_dataset
 from dinov2.data.augmentations import AugmentationSettings
 from dinov2.data.datasets import TileDataset
@@ -20,13 +21,16 @@ from dinov2.data.samplers import PositionSampler
 from dinov2.data.training_view import CollateTraining, Order, TrainingView
 from dinov2.data.weighted_order import WeightedOrder, check_weights, group_weights
 from dinov2.distributed import get_global_size, is_main_process
+from dinov2.hub.frozen import check_pretrained
 from dinov2.logging.sinks import check_sinks
 from dinov2.models.build import check_names
 from dinov2.utils.atomic import write_text
 from dinov2.utils.dtype import compute_dtype
 from dinov2.utils.rng import Draw
 
+from .distillation import distils, read_teacher_config
 from .schedules import Timeline, resolve_timeline, scaled_learning_rate
+from .starting_point import StartingPoint
 from .tuning import Tuner
 
 logger = logging.getLogger("dinov2")
@@ -40,6 +44,7 @@ class TrainingPlan:
     tuner: Tuner | None
     timeline: Timeline
     global_batch_size: int
+    start: StartingPoint | None = None  # an export that both networks start from
 
 
 def plan_training(cfg: Any) -> TrainingPlan:
@@ -50,11 +55,14 @@ def plan_training(cfg: Any) -> TrainingPlan:
     """
     output_dir = Path(cfg.train.output_dir)
     check_names(cfg.student)
+    check_pretrained(cfg.student)
+    if distils(cfg):
+        read_teacher_config(cfg)
     check_sinks(cfg)
     dataset = make_dataset(
         dataset_str=cfg.train.dataset_path, transform=build_augmentation(cfg), max_pixels=cfg.data.max_pixels
     )
-    tuner = Tuner(cfg, output_dir / "results" / "tune.jsonl") if cfg.tune.query_dataset_path else None
+    tuner = Tuner(cfg, dataset) if evaluates(cfg.tune) else None
     # Tiles of one step: of all processes and micro-batches.
     global_batch_size = cfg.train.batch_size_per_gpu * get_global_size() * cfg.train.gradient_accumulation_factor
     timeline = resolve_timeline(cfg, num_samples=len(dataset), global_batch_size=global_batch_size)
@@ -63,7 +71,8 @@ def plan_training(cfg: Any) -> TrainingPlan:
     logger.info(f"iterations: {timeline}")
     if is_main_process():
         write_text(output_dir / "timeline.json", json.dumps(asdict(timeline), indent=1) + "\n")
-    return TrainingPlan(dataset, tuner, timeline, global_batch_size)
+    start = StartingPoint.from_config(cfg, timeline)
+    return TrainingPlan(dataset, tuner, timeline, global_batch_size, start)
 
 
 def build_quarantine(cfg: Any, dataset: TileDataset) -> Quarantine:

@@ -11,9 +11,9 @@ from dinov2.errors import UserError
 from dinov2.logging import MetricLogger
 
 from .checkpoint import SavedCheckpoint, Snapshot, TensorKind, json_digest
+from .early_stopping import EarlyStopping
 from .guards import NonFiniteGuard
 from .ssl_meta_arch import SSLMetaArch
-from .tuning import EarlyStopping
 
 MODEL = "model."  # names of networks and centres begin with it in a checkpoint
 OPTIMIZER = "optimizer."  # then comes the parameter's name in the student, then the moment's
@@ -58,7 +58,8 @@ class TrainState:
             "guard": self.guard.state_dict(),
             "settings": dict(self.settings),
         }
-        return Snapshot(tensors, values, config_digest=json_digest(values["settings"]))
+        digest = json_digest(values["settings"])
+        return Snapshot(tensors, values, config_digest=digest, kept=self.early_stopping.kept_steps())
 
     def load(self, saved: SavedCheckpoint) -> None:
         """Take over a saved state.

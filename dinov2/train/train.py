@@ -24,17 +24,20 @@ if __name__ == "__main__":
 
 from dinov2 import distributed
 from dinov2.data.quarantine import Quarantine
+from dinov2.distributed.outcomes import on_main
 from dinov2.errors import UserError
+from dinov2.hub.frozen import load_pretrained
 from dinov2.logging import MetricLogger, MetricSink, make_sinks
-from dinov2.models.weights import load_pretrained_backbone
 from dinov2.train.checkpoint import Checkpointer
 from dinov2.train.collapse import CollapseAlarm
+from dinov2.train.early_stopping import EarlyStopping
+from dinov2.train.export import export_teacher
 from dinov2.train.guards import NonFiniteGuard
 from dinov2.train.hooks import (
+    ExportErrors,
     Hook,
     checkpoint_hook,
     export_hook,
-    export_teacher,
     poll_hook,
     report_hook,
     run_hooks,
@@ -49,11 +52,12 @@ from dinov2.train.run_folder import locked, set_aside
 from dinov2.train.schedules import Schedules
 from dinov2.train.settings import settings_of
 from dinov2.train.ssl_meta_arch import SSLMetaArch
+from dinov2.train.starting_point import StartingPoint
 from dinov2.train.state import TrainState
 from dinov2.train.step import micro_batches, train_step
 from dinov2.train.supervision import Supervisor, supervision
 from dinov2.train.throughput import ThroughputMeter
-from dinov2.train.tuning import EarlyStopping
+from dinov2.train.tuning import write_scores
 from dinov2.train.watchdog import Phase, TimeLimits
 from dinov2.utils.cli import run_command
 from dinov2.utils.config import setup, write_config
@@ -78,7 +82,11 @@ def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
         metavar="DIR",
         help="train on the images below this folder, or on those of an .h5 file or a .csv list; may be given again",
     )
-    parser.add_argument("--pretrained-weights", metavar="FILE", help="weights of the backbone to start from")
+    parser.add_argument(
+        "--pretrained-weights",
+        metavar="FILE|URL|NAME",
+        help="weights of the backbone to start from; `python -m dinov2.hub list` has the names",
+    )
     parser.add_argument("--no-resume", action="store_true", help="start over even if the run folder has checkpoints")
     parser.add_argument(
         "--allow-config-changes",
@@ -96,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         with nullcontext() if args.eval_only else locked(Path(cfg.train.output_dir)):
             plan = plan_training(cfg)
-            model = build_model(cfg)
+            model = build_model(cfg, plan.start)
             if args.eval_only:
                 do_test(cfg, model, plan)
             else:
@@ -109,13 +117,18 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def build_model(cfg: Any) -> SSLMetaArch:
-    """Student and teacher on this process's device, equal on all ranks and to each other."""
+def build_model(cfg: Any, start: StartingPoint | None = None) -> SSLMetaArch:
+    """Student and teacher on this process's device, equal on all ranks.
+
+    Args:
+        start: what to start both from; without it they are equal to each other.
+    """
     model = SSLMetaArch(cfg).to(distributed.get_device())
     model.fp16_scaler = build_grad_scaler(cfg, model.student.keys(), model.device)
-    if cfg.student.pretrained_weights:
-        load_pretrained_backbone(model.student.get_submodule("backbone"), cfg.student.pretrained_weights)
-    model.prepare_for_distributed_training()
+    load_pretrained(model.student.get_submodule("backbone"), cfg.student)
+    if start is not None:
+        start.load(model)
+    model.prepare_for_distributed_training(copy_student=start is None)
     if distributed.is_main_process():
         count = sum(parameter.numel() for parameter in model.student["backbone"].parameters())
         logger.info(f"backbone {cfg.student.arch}/{cfg.student.patch_size}: {count / 1e6:.1f} million parameters")
@@ -149,6 +162,8 @@ def do_train(
     checkpointer = build_checkpointer(cfg, model.device)
     if not resume:
         set_aside(output_dir)
+    if plan.start is not None:
+        state.iteration, state.samples_consumed = plan.start.iteration, plan.start.iteration * plan.global_batch_size
     restore(state, checkpointer, initial=cfg.MODEL.WEIGHTS, allow_config_changes=allow_config_changes)
     write_config(cfg)
     if is_finished(state, total):
@@ -241,9 +256,11 @@ def do_test(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> None:
         raise UserError(f"--eval-only evaluates a checkpoint, but there is none in {output_dir / 'checkpoints'}")
     state = build_state(cfg, model, plan)
     state.load(saved)
+    folder = output_dir / "eval" / f"manual_{state.iteration}"
     if plan.tuner is not None:
-        plan.tuner(model, state.iteration)
-    export_teacher(model, output_dir / "eval" / f"manual_{state.iteration}")
+        scores = plan.tuner(model, state.iteration)
+        on_main(lambda: write_scores(folder / "scores.json", scores, state.iteration))
+    export_teacher(model, folder)
 
 
 def build_state(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> TrainState:
@@ -268,19 +285,17 @@ def build_hooks(
     supervisor: Supervisor,
 ) -> list[Hook]:
     """What happens between steps, in order; the checkpoint comes last and holds what the others decided."""
+    errors = ExportErrors(plan.timeline.total, stop=cfg.train.on_save_error == "stop")
     hooks = [
         poll_hook(checkpointer),
-        export_hook(
-            plan.timeline.export_every,
-            output_dir,
-            total=plan.timeline.total,
-            stop_on_error=cfg.train.on_save_error == "stop",
-        ),
+        export_hook(plan.timeline.export_every, output_dir, errors, student=cfg.evaluation.export_student),
         report_hook(),
         checkpoint_hook(plan.timeline.save_every, checkpointer),
     ]
     if plan.tuner is not None:
-        hooks.insert(0, tuning_hook(plan.timeline.tune_every, plan.tuner, sinks, supervisor))
+        every = plan.timeline.tune_every
+        hook = tuning_hook(every, plan.tuner, output_dir, sinks=sinks, supervisor=supervisor, errors=errors)
+        hooks.insert(0, hook)
     return hooks
 
 

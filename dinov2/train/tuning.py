@@ -1,139 +1,161 @@
-"""k-NN on labelled tiles while the model trains, and stopping when it no longer gets better."""
+"""Scores on labelled tiles while the model trains: what is evaluated, how it is reported and written down."""
 
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dinov2.data import make_dataset
+from dinov2.configs.tune_scores import TEACHER, full_name, trackable_scores
+from dinov2.data.datasets import TileDataset
 from dinov2.data.transforms import make_classification_eval_transform
-from dinov2.distributed import is_main_process
-from dinov2.eval.features import Extraction, Network, Rounds, extract_features, plain_rounds
-from dinov2.eval.knn_votes import KnnSettings, evaluate_knn
-from dinov2.eval.tokens import FeatureKind, backbone_network, evaluated
+from dinov2.eval.features import Extraction, Features, Network, Rounds, extract_features, plain_rounds
+from dinov2.eval.knn_votes import KnnSettings
+from dinov2.eval.labelled import label_features
+from dinov2.eval.linear_heads import LinearSettings
+from dinov2.eval.pair_scores import PairSettings, score_pair
+from dinov2.eval.tokens import backbone_network, evaluated
+from dinov2.utils.atomic import write_text
 
-from .schedules import Timeline
 from .ssl_meta_arch import SSLMetaArch
+from .tuning_sets import Pair, check_held_out, check_overlaps, open_pairs
 
 logger = logging.getLogger("dinov2")
 
-NETWORKS = ("teacher", "student")
+STUDENT = "student"
+NETWORKS = (TEACHER, STUDENT)
+
+# Names of scores that the line for people shows.
+_SHOWN = re.compile(rf"(?P<place>(.+\.)?){TEACHER}\.(?!site_)((?P<probe>\w+)_)?bacc(_(?P<case>\d+(_\d+shot)?))?")
 
 
 class Tuner:
     """Evaluates teacher and student on the data sets of the `tune` section."""
 
-    def __init__(self, cfg: Any, results_file: Path) -> None:
-        """Open both data sets.
+    def __init__(self, cfg: Any, training: TileDataset) -> None:
+        """Open the data sets.
 
+        Args:
+            training: the tiles that the model trains on, which should be of other slides.
         Raises:
-            UserError: if one of them is not right.
+            UserError: if one of them is not right, or shares slides with another.
         """
         self.cfg = cfg
-        self.results_file = results_file
-        transform = make_classification_eval_transform(
-            resize_size=cfg.tune.tile_size,
-            crop_size=cfg.tune.crop_size,
-            mean=list(cfg.augmentation.mean),
-            std=list(cfg.augmentation.std),
+        self.settings = pair_settings(cfg.tune)
+        self.pairs = open_pairs(
+            cfg.tune,
+            transform=make_classification_eval_transform(
+                resize_size=cfg.tune.tile_size,
+                crop_size=cfg.tune.crop_size,
+                mean=list(cfg.augmentation.mean),
+                std=list(cfg.augmentation.std),
+            ),
+            max_pixels=cfg.data.max_pixels,
         )
-        self.query, self.test = (
-            make_dataset(dataset_str=path, transform=transform, max_pixels=cfg.data.max_pixels)
-            for path in (cfg.tune.query_dataset_path, cfg.tune.test_dataset_path)
-        )
+        check_overlaps(training, self.pairs, allowed=list(cfg.tune.allow_overlap))
+        if set(self.settings.probes) - {"knn"}:
+            linear = self.settings.linear
+            for pair in self.pairs:
+                check_held_out(pair, share=linear.held_out, seed=linear.seed)
+        _warn_of_unknown_score(cfg.tune)
 
     def __call__(self, model: SSLMetaArch, iteration: int, rounds: Rounds = plain_rounds) -> dict[str, float]:
-        """Scores after `iteration` steps, by name such as "teacher.bacc_20"; all ranks take part.
+        """Scores after `iteration` steps, by name such as "crc.teacher.bacc_20".
+
+        Every tile is read once for both networks. All ranks take part, and get the scores of the main process, so that
+        rounding on different machines cannot part them.
 
         Args:
             rounds: see `Extraction`.
         """
+        began = time.monotonic()
+        scores: dict[str, float] = {}
+        for pair in self.pairs:
+            classes = len(pair.query.classes)
+            for network, (query, test) in self._features(model, pair, rounds).items():
+                settings = self.settings if network == TEACHER else replace(self.settings, resamples=0)
+                found = score_pair(query, test, settings, num_classes=classes, device=model.device)
+                scores |= {full_name(f"{pair.prefix}{name}", network): value for name, value in found.items()}
+        logger.info(f"scores after {iteration} steps: {summary(scores)}; {time.monotonic() - began:.1f} s")
+        return scores
+
+    def _features(self, model: SSLMetaArch, pair: Pair, rounds: Rounds) -> dict[str, tuple[Features, Features]]:
+        """Query and test features by each network."""
         backbones = {name: model.get_submodule(f"{name}.backbone") for name in NETWORKS}
-        networks = {name: self._class_tokens(name, backbone, model) for name, backbone in backbones.items()}
+        networks = {name: self._network(name, backbone, model) for name, backbone in backbones.items()}
         how = Extraction(
             batch_size=self.cfg.tune.knn.batch_size,
             num_workers=self.cfg.train.num_workers,
             on_cpu=self.cfg.tune.knn.gather_on_cpu,
             rounds=rounds,
         )
+        sets = (pair.query, pair.test)
         with evaluated(*backbones.values()):
-            query, test = (
-                extract_features(networks, dataset, device=model.device, how=how) for dataset in (self.query, self.test)
-            )
-        scores = {}
-        for name in NETWORKS:
-            found = evaluate_knn(query[name], test[name], self._settings)
-            scores.update({f"{name}.{metric}": value for metric, value in found.items()})
-        if is_main_process():
-            self._write(scores, iteration)
-        return scores
+            found = [extract_features(networks, one.dataset, device=model.device, how=how) for one in sets]
+        return {
+            name: tuple(label_features(sets, [features[name].values for features in found]))  # type: ignore[misc]
+            for name in NETWORKS
+        }
 
-    def _class_tokens(self, name: str, backbone: Any, model: SSLMetaArch) -> Network:
-        """Student or teacher as what computes class tokens."""
+    def _network(self, name: str, backbone: Any, model: SSLMetaArch) -> Network:
+        """Student or teacher as what computes the features that all probes need."""
         dtype = self.cfg.compute_precision[name].backbone.mixed_precision.param_dtype
-        return backbone_network(backbone, FeatureKind(), dtype=dtype, device=model.device)
+        return backbone_network(backbone, self.settings.kind, dtype=dtype, device=model.device)
 
-    @property
-    def _settings(self) -> KnnSettings:
-        knn = self.cfg.tune.knn
-        return KnnSettings(
+
+def pair_settings(tune: Any) -> PairSettings:
+    """How the `tune` section wants features to be scored."""
+    knn, linear = tune.knn, tune.linear
+    tracked = tune.early_stopping.tracking.rpartition("_")[2]
+    return PairSettings(
+        probes=tuple(tune.probes),
+        knn=KnnSettings(
             nb_knn=list(knn.nb_knn),
             temperature=knn.temperature,
             n_per_class_list=list(knn.n_per_class_list),
             n_tries=knn.n_tries,
+        ),
+        linear=LinearSettings(batch_size=linear.batch_size, iterations=linear.iterations),
+        n_last_blocks=list(linear.n_last_blocks),
+        resamples=tune.resamples,
+        interval_k=next((k for k in knn.nb_knn if str(k) == tracked), knn.nb_knn[0]),
+    )
+
+
+def summary(scores: Mapping[str, float]) -> str:
+    """Balanced accuracies for people, such as "balanced accuracy of teacher / student: k=20 81.0 / 79.5 %"."""
+    shown = []
+    for name, value in scores.items():
+        if found := _SHOWN.fullmatch(name):
+            other = scores[f"{found['place']}{STUDENT}.{name.rpartition('.')[2]}"]
+            label = (found["place"].rstrip("."), found["probe"], found["case"] and f"k={found['case']}")
+            shown.append(f"{' '.join(filter(None, label))} {100 * value:.1f} / {100 * other:.1f} %")
+    return f"balanced accuracy of {TEACHER} / {STUDENT}: {', '.join(shown)}"
+
+
+def append_scores(path: Path, scores: Mapping[str, float], iteration: int) -> None:
+    """Add a line of scores to a file; it is on disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"iteration": iteration, **scores}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # a checkpoint that comes after it must not outlive it
+
+
+def write_scores(path: Path, scores: Mapping[str, float], iteration: int) -> None:
+    """Write scores to a file of their own."""
+    write_text(path, json.dumps({"iteration": iteration, **scores}, indent=1) + "\n")
+
+
+def _warn_of_unknown_score(tune: Any) -> None:
+    """Say so where no teacher can be the best, since nothing gives the score that says which."""
+    tracking, known = tune.early_stopping.tracking, trackable_scores(tune)
+    if tune.keep_best and tracking not in known:
+        logger.warning(
+            f"tune.early_stopping.tracking={tracking} is none of this run's scores, so that no best teacher is kept: "
+            f"set it to one of {', '.join(known):.200}"
         )
-
-    def _write(self, scores: dict[str, float], iteration: int) -> None:
-        self.results_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.results_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"iteration": iteration, **scores}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # a checkpoint that comes after it must not outlive it
-        shown = {name: value for name, value in scores.items() if ".bacc_" in name}
-        logger.info(
-            f"k-NN after {iteration} steps, balanced accuracy: "
-            + ", ".join(f"{name.replace('.bacc_', ' k=')} {100 * value:.1f} %" for name, value in shown.items())
-        )
-
-
-@dataclass
-class EarlyStopping:
-    """Remembers the best score of the teacher, and says when it is too long ago."""
-
-    tracking: str
-    sign: float
-    patience: int | None  # iterations; None: never stop
-    minimum: int  # iterations
-    best: float = -float("inf")
-    best_iteration: int = 0
-    stopped: bool = False
-
-    @classmethod
-    def from_config(cls, cfg: Any, timeline: Timeline) -> "EarlyStopping":
-        """The settings of `tune.early_stopping`."""
-        settings = cfg.tune.early_stopping
-        return cls(
-            tracking=settings.tracking,
-            sign=1.0 if settings.min_max == "max" else -1.0,
-            patience=timeline.early_stopping_patience if settings.enable else None,
-            minimum=timeline.early_stopping_minimum,
-        )
-
-    def update(self, scores: dict[str, float], iteration: int) -> bool:
-        """Take the scores after `iteration` steps; True, now and after a resume, if training should stop."""
-        score = self.sign * scores.get(f"teacher.{self.tracking}", float("nan"))
-        if score > self.best:
-            self.best, self.best_iteration = score, iteration
-        if self.patience is not None and iteration >= self.minimum:
-            self.stopped = iteration - self.best_iteration >= self.patience
-        return self.stopped
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best score so far, when it was, and whether that was too long ago."""
-        return {key: value for key, value in asdict(self).items() if key in ("best", "best_iteration", "stopped")}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state of `state_dict`."""
-        self.best, self.best_iteration, self.stopped = state["best"], state["best_iteration"], state["stopped"]

@@ -30,7 +30,7 @@ PLACES: dict[str, tuple[object, str, int]] = {
     "backward": (torch.Tensor, "backward", 3),
     "save": (Checkpointer, "save", 1),
     "evaluation": (Tuner, "__call__", 2),
-    "export": (hooks_module, "export_teacher", 1),
+    "export": (hooks_module, "export_networks", 1),
 }
 
 

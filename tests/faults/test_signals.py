@@ -36,7 +36,7 @@ PLACES: dict[str, tuple[object, str, int]] = {
     "evaluation": (Tuner, "__call__", 2),
     # 2 networks read 12 of 24 query and test tiles each before training, which reads 2 in each of 2 steps.
     "data wait of an evaluation": (ImageFolderDataset, "get_target", 2 * (12 + 12) + 4 + 3),
-    "export": (hooks_module, "export_teacher", 2),
+    "export": (hooks_module, "export_networks", 2),
 }
 
 

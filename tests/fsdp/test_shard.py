@@ -21,7 +21,7 @@ from dinov2.distributed import get_global_rank
 from dinov2.errors import UserError
 from dinov2.fsdp import local_parameters
 from dinov2.train.agreement import agree
-from dinov2.train.hooks import export_teacher
+from dinov2.train.export import export_teacher
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 
 STRATEGIES = ["NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD"]

@@ -9,9 +9,9 @@ from steps import build, guard_of, take_steps, tiny_config
 from dinov2.errors import UserError
 from dinov2.logging import MetricLogger
 from dinov2.train.checkpoint import Checkpointer, SavedCheckpoint, Snapshot, state_digest
+from dinov2.train.early_stopping import EarlyStopping
 from dinov2.train.optimization import build_optimizer
 from dinov2.train.state import TrainState
-from dinov2.train.tuning import EarlyStopping
 
 
 def make_state(cfg) -> TrainState:

@@ -23,6 +23,7 @@ LOSSES = (
     PanelPlan("DINO, local crops", "loss", (Line("dino_local_crops_loss"),)),
     PanelPlan("iBOT", "loss", (Line("ibot_loss"),)),
     PanelPlan("KoLeo", "loss", (Line("koleo_loss"),)),
+    PanelPlan("KDE", "loss", (Line("kde_loss"),)),
 )
 SCHEDULES = (
     PanelPlan(

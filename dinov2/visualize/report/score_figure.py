@@ -14,7 +14,7 @@ METRICS = {
     "f1": ("F1 score", 100.0, "%"),
     "auc": ("AUROC", 1.0, ""),
 }
-PROBES = {"knn": "k-NN", "linear": "linear probe"}
+PROBES = {"knn": "k-NN", "linear": "linear probe", "log_regression": "logistic regression"}
 _CAPTION = "Shaded: confidence intervals, where they were computed. Star: the best value of {judge}."
 
 

@@ -22,7 +22,8 @@ def _row(run: Run, name: str) -> tuple[str, ...] | None:
     if not len(values):
         return None
     first, newest = shown_value(name, values[0]), shown_value(name, values[-1])
-    if parse_name(name).metric not in METRICS:  # whether more is better is not known
+    score = parse_name(name)
+    if score.metric not in METRICS or score.probe == "site":  # more is not better, or that is not known
         return readable(name), first, "", "", newest
     best = int(values.argmax())
     return readable(name), first, shown_value(name, values[best]), f"{iterations[best]:,}", newest

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dinov2.configs.tune_scores import full_name
+
 from .plots import EDGES
 from .run_folder import Run
 
@@ -86,7 +88,7 @@ def drawn_variants(names: Iterable[str], tracking: str) -> dict[tuple[str, str, 
     groups: dict[tuple[str, str, str], list[str]] = {}
     for name in names:
         groups.setdefault(parse_name(name).group, []).append(name)
-    watched = parse_name(f"teacher.{tracking}")
+    watched = parse_name(full_name(tracking))
 
     def rank(score: ScoreName) -> tuple[bool, bool, bool, int, int]:
         is_watched = (score.k, score.shots) == (watched.k, watched.shots)
@@ -120,18 +122,18 @@ def best_score(run: Run) -> Best | None:
 
 
 def tracking_of(run: Run) -> str:
-    """The score of the teacher that early stopping watches or would watch."""
+    """The score of the teacher that early stopping watches or would watch, such as auc_20 or crc.auc_20."""
     return str(run.settings.values.get("tune.early_stopping.tracking", ""))
 
 
 def is_tracked(run: Run, name: str) -> bool:
     """Whether a name is the score that early stopping watches."""
     tracking = tracking_of(run)
-    return bool(tracking) and name in (tracking, f"teacher.{tracking}")
+    return bool(tracking) and name in (tracking, full_name(tracking))
 
 
 def stopped_early(run: Run) -> bool:
-    """Whether early stopping is on and its patience has run out, as `train.tuning.EarlyStopping` decides."""
+    """Whether early stopping is on and its patience has run out, as `train.early_stopping.EarlyStopping` decides."""
     if not run.settings.values.get("tune.early_stopping.enable") or not len(run.scores):
         return False
     best, newest = best_score(run), int(run.scores.iterations[-1])
