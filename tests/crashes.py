@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from forks import exit_codes, forked, run_training, wait_until
 from runs import arguments, metrics_of
 
-from dinov2.train import train as train_module
+from dinov2.train import loop as loop_module
 from dinov2.train.checkpoint import SavedCheckpoint, state_digest
 from dinov2.utils import faults
 
@@ -34,7 +34,7 @@ def training(images: Path, output: Path, *overrides: str) -> list[str]:
 
 def report_every_step(rank: int) -> None:
     """More lines of metrics to lose than in a real training."""
-    train_module.LOG_EVERY = 1
+    loop_module.LOG_EVERY = 1
 
 
 def planned(plan: str, ranks: Sequence[int] = (0,)):

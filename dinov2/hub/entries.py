@@ -1,7 +1,7 @@
 """The list of known weights.
 
-Only what the publishers say is stated; none of them states a SHA-256 for these files. Where weights are handed out
-after a login, there is the page and no address.
+Only what the publishers say is stated. No SHA-256 is: none was known when the list was made. Where weights are handed
+out after a login, there is the page and no address.
 """
 
 from typing import Any, NamedTuple

@@ -9,10 +9,9 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 if __name__ == "__main__":
     # Threads that wait for each other must not spin: where cores are shared with a loader's workers or other jobs,
@@ -23,13 +22,11 @@ if __name__ == "__main__":
 
 
 from dinov2 import distributed
-from dinov2.data.quarantine import Quarantine
 from dinov2.distributed.outcomes import on_main
 from dinov2.errors import UserError
 from dinov2.hub.frozen import load_pretrained
 from dinov2.logging import MetricLogger, MetricSink, make_sinks
 from dinov2.train.checkpoint import Checkpointer
-from dinov2.train.collapse import CollapseAlarm
 from dinov2.train.early_stopping import EarlyStopping
 from dinov2.train.export import export_teacher
 from dinov2.train.guards import NonFiniteGuard
@@ -41,20 +38,18 @@ from dinov2.train.hooks import (
     poll_hook,
     report_hook,
     run_hooks,
-    save_state,
     tuning_hook,
 )
+from dinov2.train.loop import is_finished, save_interrupted, take_steps
 from dinov2.train.optimization import build_grad_scaler, build_optimizer
-from dinov2.train.plan import TrainingPlan, build_loader, build_quarantine, plan_training
+from dinov2.train.plan import TrainingPlan, build_quarantine, plan_training
 from dinov2.train.preemption import Interrupted
 from dinov2.train.resume import attach_metrics_file, build_checkpointer, restore
 from dinov2.train.run_folder import locked, set_aside
-from dinov2.train.schedules import Schedules
 from dinov2.train.settings import settings_of
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.train.starting_point import StartingPoint
 from dinov2.train.state import TrainState
-from dinov2.train.step import micro_batches, train_step
 from dinov2.train.supervision import Supervisor, supervision
 from dinov2.train.throughput import ThroughputMeter
 from dinov2.train.tuning import write_scores
@@ -63,8 +58,6 @@ from dinov2.utils.cli import run_command
 from dinov2.utils.config import setup, write_config
 
 logger = logging.getLogger("dinov2")
-
-LOG_EVERY = 10  # iterations between reports
 
 
 def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
@@ -185,63 +178,6 @@ def do_train(
     for sink in sinks:
         sink.close()
     return global_averages(state.metrics)
-
-
-def take_steps(
-    cfg: Any,
-    state: TrainState,
-    plan: TrainingPlan,
-    *,
-    hooks: Sequence[Hook],
-    quarantine: Quarantine,
-    supervisor: Supervisor,
-) -> None:
-    """Train until the schedule ends, a hook asks to stop, or a signal does."""
-    total, schedules = plan.timeline.total, Schedules(cfg, plan.timeline)
-    images = cfg.train.batch_size_per_gpu * distributed.get_global_size()
-    alarm = CollapseAlarm.after_warmup(plan.timeline.warmup, images=images)
-    state.model.train()
-    batches = supervisor.start(build_loader(cfg, plan.dataset, start=state.samples_consumed, device=state.model.device))
-    steps = supervisor.steps(micro_batches(batches, cfg.train.gradient_accumulation_factor))
-    for group in state.metrics.log_every(steps, LOG_EVERY, "Training", total, state.iteration):
-        for batch in group:
-            quarantine.note(batch["bad_tiles"])
-        report = train_step(cfg, state, group, schedules.at(state.iteration), counts={"bad_tiles": quarantine.pending})
-        quarantine.share(report.counts["bad_tiles"])
-        state.metrics.update(**report.figures)
-        state.metrics.show(**report.latest)
-        alarm.look(report.latest, state.iteration)
-        state.iteration += 1
-        state.samples_consumed += plan.global_batch_size
-        with state.metrics.untimed():
-            if run_hooks(hooks, state, total=total, supervisor=supervisor):
-                state.metrics.stop()
-
-
-def is_finished(state: TrainState, total: int) -> bool:
-    """Whether all steps are taken, or enough of them, and what follows the last one is done."""
-    return (state.iteration >= total or state.early_stopping.stopped) and not state.hooks_pending
-
-
-def save_interrupted(
-    state: TrainState, checkpointer: Checkpointer, sinks: list[MetricSink], supervisor: Supervisor
-) -> NoReturn:
-    """Save what a signal to stop leaves undone.
-
-    Raises:
-        Interrupted: always.
-    """
-    with supervisor.phase(Phase.SAVE):
-        save_state(state, checkpointer)
-        checkpointer.finish()
-    for sink in sinks:
-        sink.close()
-    signals = supervisor.signals.exchange()
-    logger.info(
-        f"asked to stop by {', '.join(sorted(number.name for number in signals))}: saved after {state.iteration} "
-        "iterations, and the same command goes on"
-    )
-    raise Interrupted(signals)
 
 
 def do_test(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> None:

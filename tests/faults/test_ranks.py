@@ -13,7 +13,7 @@ from forks import exit_codes, forked, run_training, wait_until
 from runs import metrics_of
 
 from dinov2.errors import ExitCode
-from dinov2.train import train as train_module
+from dinov2.train import loop as loop_module
 from dinov2.train.checkpoint import Checkpointer, SavedCheckpoint, state_digest
 from dinov2.train.state import TrainState
 
@@ -123,7 +123,7 @@ def divided(images: Path, output: Path, part: Part) -> list[str]:
 def observed(plan: str, output: Path, rank: int) -> None:
     """Write down the positions of every step, and save what was loaded once more as it is."""
     planned(plan)(rank)
-    step, load = train_module.train_step, TrainState.load
+    step, load = loop_module.train_step, TrainState.load
 
     def noted(cfg, state, batches, *args, **options):
         for batch in batches:
@@ -134,7 +134,7 @@ def observed(plan: str, output: Path, rank: int) -> None:
         load(state, saved)
         Checkpointer(output / "loaded", keep_last=0).save(state.snapshot(), state.iteration)
 
-    train_module.train_step, TrainState.load = noted, load_and_save
+    loop_module.train_step, TrainState.load = noted, load_and_save
 
 
 def digest_of(folder: Path, step: int) -> str:

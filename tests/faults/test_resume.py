@@ -10,7 +10,7 @@ from forks import exit_codes, forked, run_training, wait_until
 from runs import metrics_of
 
 from dinov2.errors import ExitCode
-from dinov2.train import train as train_module
+from dinov2.train import loop as loop_module
 from dinov2.train.checkpoint import Checkpointer, Snapshot
 
 KILLED = -9
@@ -29,14 +29,14 @@ def killed_in_step(step: int):
 
     def prepare(rank: int) -> None:
         report_every_step(rank)
-        take_step = train_module.train_step
+        take_step = loop_module.train_step
 
         def killing(cfg, state, *args, **options):
             if state.iteration == step:
                 os.kill(os.getpid(), 9)
             return take_step(cfg, state, *args, **options)
 
-        train_module.train_step = killing
+        loop_module.train_step = killing
 
     return prepare
 

@@ -11,7 +11,7 @@ import pytest
 from crashes import STEPS, Outcome, in_parallel, outcome, planned, report_every_step, run, training
 
 from dinov2.errors import ExitCode
-from dinov2.train import train as train_module
+from dinov2.train import loop as loop_module
 from dinov2.train.checkpoint import Checkpointer, SavedCheckpoint
 from dinov2.utils.faults import FAULT_POINTS
 
@@ -79,14 +79,14 @@ def full_from_step(first: int, last: int, ranks: tuple[int, ...]) -> Callable[[i
 
     def prepare(rank: int) -> None:
         report_every_step(rank)
-        step, (unlimited, _) = train_module.train_step, resource.getrlimit(resource.RLIMIT_FSIZE)
+        step, (unlimited, _) = loop_module.train_step, resource.getrlimit(resource.RLIMIT_FSIZE)
 
         def limited(cfg, state, *args, **options):
             size = 100_000 if first <= state.iteration <= last and rank in ranks else unlimited
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, unlimited))
             return step(cfg, state, *args, **options)
 
-        train_module.train_step = limited
+        loop_module.train_step = limited
 
     return prepare
 

@@ -19,7 +19,7 @@ from dinov2.data.datasets import ImageFolderDataset
 from dinov2.data.training_view import TrainingView
 from dinov2.errors import ExitCode
 from dinov2.train import hooks as hooks_module
-from dinov2.train import train as train_module
+from dinov2.train import loop as loop_module
 from dinov2.train.checkpoint import Checkpointer
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.train.tuning import Tuner
@@ -78,7 +78,7 @@ def signal_at(place: str, signals: list[int], ranks: list[int], output: Path) ->
 
 def count_steps(path: Path) -> None:
     """Append a byte to a file for every finished step."""
-    step = train_module.train_step
+    step = loop_module.train_step
 
     def counted(*args, **kwargs):
         figures = step(*args, **kwargs)
@@ -86,7 +86,7 @@ def count_steps(path: Path) -> None:
             file.write(".")
         return figures
 
-    train_module.train_step = counted
+    loop_module.train_step = counted
 
 
 def finished_steps(output: Path, ranks: int) -> list[int]:

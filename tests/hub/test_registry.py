@@ -1,11 +1,13 @@
 """The list of published weights says nothing that is not so."""
 
+import copy
 import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from dinov2.configs import merge_layers, parse_overrides, validate_config
+from dinov2.configs import complete_config, validate_config
 from dinov2.errors import UserError
 from dinov2.hub import find, published
 from dinov2.hub.backbones import load_backbone
@@ -14,6 +16,11 @@ from dinov2.hub.frozen import check_frozen_backbone
 from dinov2.hub.trunks import TRUNKS
 
 BACKBONES = [entry.name for entry in published().values() if entry.kind == "backbone"]
+
+
+@pytest.fixture(scope="module")
+def defaults():
+    return complete_config({})
 
 
 @pytest.mark.parametrize("name", list(published()))
@@ -29,10 +36,11 @@ def test_entries(name):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_settings_describe_a_model_of_that_size(name):
+def test_settings_describe_a_model_of_that_size(name, defaults):
     entry = find(name)
-    overrides = [f"{key}={'null' if value is None else value}" for key, value in entry.configuration.items()]
-    cfg = merge_layers([("test", parse_overrides(overrides))])
+    cfg = copy.deepcopy(defaults)
+    for key, value in entry.configuration.items():
+        OmegaConf.update(cfg, key, value)
     validate_config(cfg)
     check_frozen_backbone(cfg.student)
     assert entry.image_size % cfg.student.patch_size == 0

@@ -214,6 +214,12 @@ def test_another_architecture_is_named(tmp_path):
         load_pretrained_backbone(backbone(0), tmp_path / "w.pth")
 
 
+def test_a_file_of_another_kind_of_network_is_named(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="the file is no whole vision transformer, the model vit_tiny/14"):
+        load_pretrained_backbone(backbone(0), tmp_path / "w.pth")
+
+
 def test_registers_of_one_side_when_allowed(tmp_path):
     options = LoadOptions(allow=("registers",))
     with_registers, without = backbone(0, num_register_tokens=4), backbone(1)

@@ -19,6 +19,7 @@ from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 from dinov2.errors import ExitCode, UserError
 from dinov2.run.submit import Task, get_args_parser
 from dinov2.run.train.train import TrainingTask, main
+from dinov2.train import loop as loop_module
 from dinov2.train import train as train_module
 
 CONFIG = "dinov2/configs/train/vits14.yaml"
@@ -176,7 +177,7 @@ def job_process(
         SUBMITIT_LOCAL_LOCALID=str(rank),
     )
     report_every_step(rank)
-    step, taken = train_module.train_step, []
+    step, taken = loop_module.train_step, []
 
     def counted(*args, **kwargs):
         figures = step(*args, **kwargs)
@@ -185,7 +186,7 @@ def job_process(
             os.kill(os.getpid(), number)
         return figures
 
-    train_module.train_step = counted
+    loop_module.train_step = counted
     process_job(folder)
 
 

@@ -16,8 +16,8 @@ from dinov2.hub import lunit, resolve_weights
 from dinov2.hub.backbones import load_backbone
 from dinov2.hub.frozen import build_frozen_backbone
 from dinov2.hub.trunks import ResNet50Trunk, load_strictly
-from dinov2.models.weights import load_pretrained_backbone, read_networks
-from dinov2.models.weights.inert import STAND_INS
+from dinov2.models.weights import load_pretrained_backbone, read_content, read_networks
+from dinov2.models.weights.inert import STAND_INS, Skipped
 from dinov2.models.weights.shards import join_shards
 
 
@@ -38,7 +38,13 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "trunk": lambda path: load_strictly(ResNet50Trunk(), path),
     "Lunit": lambda path: lunit.vit_small(weights=path),
 }
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 NAMES = ("weights.pth", "weights.safetensors", "pytorch_model.bin")
+
+
+def text(value: str) -> bytes:
+    """A string as pickles have it."""
+    return b"X" + len(value).to_bytes(4, "little") + value.encode()
 
 
 @pytest.mark.parametrize("case", sorted(PAYLOADS))
@@ -68,8 +74,13 @@ def test_folders_of_payloads(tmp_path: Path) -> None:
     with guarded(torch_load=True), pytest.raises(UserError, match="cannot be read as plain tensors"):
         read_networks(tmp_path)
     index = tmp_path / "model.safetensors.index.json"
-    for text in ("[" * 100_000, "{}", '{"weight_map": {"a": "../evil.safetensors"}}', '{"weight_map": {"a": "x.bin"}}'):
-        index.write_text(text)
+    for content in (
+        "[" * 100_000,
+        "{}",
+        '{"weight_map": {"a": "../evil.safetensors"}}',
+        '{"weight_map": {"a": "x.bin"}}',
+    ):
+        index.write_text(content)
         with guarded(torch_load=True), pytest.raises(UserError, match="index.json"):
             read_networks(tmp_path)
     assert CANARY not in os.environ
@@ -79,16 +90,23 @@ def test_folders_of_payloads(tmp_path: Path) -> None:
 def test_stand_ins_do_nothing_whatever_they_are_given(tmp_path: Path, name: str) -> None:
     """A pickle may call what stands for a known class with anything: nothing happens, and no weight comes of it."""
     module, _, attribute = name.rpartition(".")
-    calls = f"c{module}\n{attribute}\n(Vos\nVsystem\ntR".encode()  # getattr("os", "system"), and the like
+    calls = f"c{module}\n{attribute}\n(".encode() + text("os") + text("system") + b"tR"  # getattr("os", "system")
     path = tmp_path / "weights.pth"
     path.write_bytes(zip_file(b"\x80\x02" + calls + b"."))
     with guarded(torch_load=True), pytest.raises(UserError):
         read_networks(path)
-    built = b"\x80\x02}X\x01\x00\x00\x00a" + calls + b"}X\x01\x00\x00\x00bX\x02\x00\x00\x00ossbs."
+    built = b"\x80\x02}" + text("a") + calls + b"}" + text("b") + text("os") + b"sbs."
     path.write_bytes(zip_file(built))
     with guarded(torch_load=True), pytest.raises(UserError):
         read_networks(path)
     assert CANARY not in os.environ
+
+
+def test_attributes_of_classes_are_out_of_reach(tmp_path: Path) -> None:
+    attribute = b"c__builtin__\ngetattr\nccollections\nOrderedDict\n" + text("fromkeys") + b"\x86R"
+    program = b"\x80\x02}" + text("a") + attribute + b"s."
+    (tmp_path / "weights.pth").write_bytes(zip_file(program))
+    assert read_content(tmp_path / "weights.pth") == {"a": Skipped}
 
 
 def test_the_stand_ins_are_gone_afterwards(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from torch.distributed.tensor import DTensor
 from dinov2.data.permutation import Permutation
 from dinov2.data.training_view import TrainingView
 from dinov2.distributed import describe_last_collective, get_global_rank, get_global_size
+from dinov2.train import loop as loop_module
 from dinov2.train import step as step_module
-from dinov2.train import train as train_module
 from dinov2.train.checkpoint import Checkpointer, SavedCheckpoint
 from dinov2.train.evidence import describe_tiles
 from dinov2.train.guards import LOWEST_LOSS_SCALE, NonFiniteError, NonFiniteGuard
@@ -476,7 +476,7 @@ def test_a_run_that_stops_keeps_its_good_checkpoint(image_folder, tmp_path, monk
 
 def test_a_run_that_leaves_steps_out_resumes_exactly(image_folder, tmp_path, monkeypatch):
     poison_tiles(monkeypatch, tiles_of_step(2)[0])
-    monkeypatch.setattr(train_module, "LOG_EVERY", 1)
+    monkeypatch.setattr(loop_module, "LOG_EVERY", 1)
     options = (*TINY_RUN, "train.save_frequency=0.5", "train.keep_last=0")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(image_folder, whole, *options)

@@ -13,7 +13,7 @@ from ranks import free_port
 from runs import ELSEWHERE, SMALL, arguments, metrics_of, train
 
 from dinov2.errors import UserError
-from dinov2.train import train as train_module
+from dinov2.train import loop as loop_module
 from dinov2.train.checkpoint import SavedCheckpoint
 from dinov2.train.guards import NonFiniteError
 from dinov2.train.ssl_meta_arch import SSLMetaArch
@@ -88,14 +88,14 @@ def test_resume_is_exact(image_folder, tmp_path, monkeypatch, centering):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(image_folder, whole, f"train.centering={centering}")
 
-    step = train_module.train_step
+    step = loop_module.train_step
 
     def crash_in_fourth_step(cfg, state, *args, **kwargs):
         if state.iteration == 3:
             raise KeyboardInterrupt
         return step(cfg, state, *args, **kwargs)
 
-    monkeypatch.setattr(train_module, "train_step", crash_in_fourth_step)
+    monkeypatch.setattr(loop_module, "train_step", crash_in_fourth_step)
     with pytest.raises(KeyboardInterrupt):
         train(image_folder, broken, f"train.centering={centering}")
     monkeypatch.undo()

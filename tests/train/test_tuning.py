@@ -158,7 +158,7 @@ def test_a_score_that_nothing_gives_is_told(image_folder, tmp_path, tune_options
 @pytest.fixture
 def no_model(monkeypatch):
     """Building a model fails the test."""
-    monkeypatch.setattr(train_module, "build_model", lambda cfg: pytest.fail("a model was built"))
+    monkeypatch.setattr(train_module, "build_model", lambda *args: pytest.fail("a model was built"))
 
 
 def refused(images: Path, output: Path, *settings: str) -> str:

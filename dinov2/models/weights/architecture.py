@@ -54,6 +54,8 @@ class Architecture:
     grid: int | None  # positions along a side of the image
 
     def __str__(self) -> str:
+        if not self.embed_dim:
+            return "no whole vision transformer"
         name = self.arch or f"a vision transformer of width {self.embed_dim} with {self.depth} blocks"
         details = [f"{self.grid}x{self.grid} positions"] if self.grid else []
         details += [self.ffn_layer] if self.ffn_layer else []
