@@ -23,6 +23,7 @@ TIMED = ("iter_time", "data_time", "tiles_per_second", "data_wait_share")
 # Everything that a step has: crops of two sizes, masks, all losses, dropped branches, evaluations and exports.
 COMPLETE = [
     *(f"optim.max_iter={STEPS}", "train.num_workers=2", "train.keep_last=2"),
+    "train.deterministic=true",  # which a CPU is in any case
     *("train.centering=sinkhorn_knopp", "evaluation.eval_period_iterations=4"),
 ]
 

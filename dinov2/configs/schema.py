@@ -83,6 +83,7 @@ class TrainConfig:
     max_nonfinite_steps: int = MISSING
     indicators_every: int = MISSING
     seed: int = MISSING
+    deterministic: bool = MISSING
     num_workers: int = MISSING
     step_timeout: float = MISSING
     data_timeout: float = MISSING

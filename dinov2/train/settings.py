@@ -54,7 +54,7 @@ FREE = (
     "train.cache_dataset",
 )
 # Settings that change results by no more than rounding does.
-ROUNDING = ("compute_precision.*", "student.attention_backend")
+ROUNDING = ("compute_precision.*", "student.attention_backend", "train.deterministic")
 
 
 def settings_of(cfg: DictConfig, *, global_batch_size: int) -> dict[str, Any]:

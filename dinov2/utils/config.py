@@ -14,7 +14,7 @@ from dinov2.logging import setup_logging
 
 from .atomic import write_text
 from .dataset_strings import datasets_of_inputs
-from .rng import seed_everything
+from .rng import seed_everything, use_deterministic_kernels
 
 logger = logging.getLogger("dinov2")
 
@@ -55,6 +55,7 @@ def _options_as_layer(args: argparse.Namespace) -> DictConfig:
 def setup(args: argparse.Namespace) -> DictConfig:
     """Check the configuration, join the other processes, prepare the run folder, log and seed."""
     cfg = get_cfg_from_args(args)
+    use_deterministic_kernels(cfg.train.deterministic)
     distributed.enable(overwrite=True)
     torch.backends.cuda.matmul.allow_tf32 = True
     try:

@@ -4,6 +4,7 @@ A seed is derived from a few integers (the run's seed, an epoch, a sample; or th
 rank), so that workers, prefetching and restarts cannot change what is drawn.
 """
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,16 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     random.seed(seed)
+
+
+def use_deterministic_kernels(enabled: bool) -> None:
+    """Let a GPU add in the same order every time, or as it likes; to be called before the GPU is used.
+
+    Where torch has no such kernel for an operation, a warning names it.
+    """
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which torch asks for
+    torch.use_deterministic_algorithms(enabled, warn_only=True)
 
 
 @contextmanager
