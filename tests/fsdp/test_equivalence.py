@@ -3,8 +3,11 @@
 from functools import partial
 
 import pytest
+from omegaconf import OmegaConf
 from ranks import run_ranks
-from steps import Trained, assert_same_training, tiny_config, train_tiny
+from steps import Trained, assert_same_training, build, tiny_config, train_tiny
+
+from dinov2.train.export import export_teacher
 
 STRATEGIES = ["NO_SHARD", "SHARD_GRAD_OP", "FULL_SHARD"]
 CENTERINGS = ["centering", "sinkhorn_knopp"]
@@ -75,3 +78,24 @@ def test_activation_checkpointing_changes_nothing(strategy):
         train_tiny, 2, tiny_config(strategy, student=student, train={"activation_checkpointing": True}), 2
     )
     assert_same_training(again[1], kept[1], losses=1e-6, others=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["NO_SHARD", "FULL_SHARD"])
+@pytest.mark.parametrize("frozen", ["backbone", "dino_head"])
+def test_frozen_parts_on_two_ranks(strategy, frozen):
+    optim = {"frozen": [frozen]}
+    expected = train_tiny(tiny_config(optim=optim), 2, koleo_ranks=2)
+    assert f"grad_norm_{frozen}" not in expected.figures[0]
+    for rank in run_ranks(train_tiny, 2, tiny_config(strategy, optim=optim), 2):
+        assert_same_training(rank, expected)
+
+
+@pytest.mark.parametrize("strategy", ["NO_SHARD", "FULL_SHARD"])
+def test_a_frozen_teacher_on_two_ranks(strategy, tmp_path):
+    bigger = tiny_config(student={"arch": "vit_minute", "num_register_tokens": 2, "patch_size": 14})
+    export_teacher(build(bigger), tmp_path)
+    OmegaConf.save(bigger, tmp_path / "config.yaml")
+    files = {"config_file": str(tmp_path / "config.yaml"), "weights": str(tmp_path / "teacher_checkpoint.pth")}
+    expected = train_tiny(tiny_config(distillation=files), 2, koleo_ranks=2)
+    for rank in run_ranks(train_tiny, 2, tiny_config(strategy, distillation=files), 2):
+        assert_same_training(rank, expected)
