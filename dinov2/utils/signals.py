@@ -9,7 +9,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Keep signals to stop waiting inside the block; processes forked in it start with them waiting as well."""
+    """Keep signals to stop from this thread inside the block; processes forked in it start with them waiting.
+
+    Where there are other threads, one of them may receive a signal to the process.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield

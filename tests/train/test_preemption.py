@@ -99,7 +99,7 @@ def test_errors_of_a_wait_get_out():
 def test_held_signals_arrive_afterwards():
     with StopSignals() as signals:
         with signals_held():
-            send(signal.SIGTERM)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # pytest may have other threads
             assert not signals.requested
         assert signals.requested
 
