@@ -13,6 +13,6 @@ mypy
 echo "== tests"
 python -m pytest "$@"
 if (($# == 0)); then
-    echo "== random kills"
+    echo "== kills in numbers"
     python -m pytest -m reliability -s
 fi

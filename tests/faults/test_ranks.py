@@ -24,7 +24,13 @@ PAIR = ("train.batch_size_per_gpu=2", "train.num_workers=0", "evaluation.eval_pe
 POINTS = ("save.begin", "shard.half_written", "shard.written", "save.before_agreement", "save.before_rename")
 
 
-@pytest.mark.parametrize("trials", [3, pytest.param(10, marks=pytest.mark.slow)])  # 1 minute
+@pytest.mark.parametrize(
+    "trials",
+    [
+        pytest.param(3, marks=pytest.mark.reliability),  # 20 s
+        pytest.param(10, marks=pytest.mark.slow),  # 1 minute
+    ],
+)
 def test_one_of_two_ranks_killed(image_folder, tmp_path, trials):
     arguments = training(image_folder, tmp_path / "whole", *PAIR)
     assert run(arguments, tmp_path / "logs", ranks=2) == [0, 0]

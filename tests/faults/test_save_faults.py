@@ -31,6 +31,7 @@ def log(folder: Path) -> str:
     return (folder / "rank0.txt").read_text()
 
 
+@pytest.mark.reliability  # 20 s
 def test_killed_at_every_point(image_folder, tmp_path):
     assert run(training(image_folder, tmp_path / "whole", *SHORT), tmp_path / "logs") == [0]
     expected = outcome(tmp_path / "whole", SHORT_STEPS)
