@@ -1,9 +1,10 @@
-"""Published weights on the command line.
+"""Weights on the command line.
 
 python -m dinov2.hub list                 all that are known
 python -m dinov2.hub show NAME            what is known about one of them
 python -m dinov2.hub download NAME ...    fetch them for later; an https address will do as well
 python -m dinov2.hub inspect FILE         what a file of weights has, and of which architecture it is
+python -m dinov2.hub export ...           write a backbone for timm, transformers, ONNX, TorchScript or safetensors
 """
 
 import argparse
@@ -26,7 +27,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run a subcommand."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("dinov2").setLevel(logging.INFO)  # of other libraries, warnings only
     args = get_args_parser().parse_args()
     COMMANDS[args.command].run(args)
 

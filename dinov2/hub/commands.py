@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from dinov2.models.weights import architecture_of, read_networks
 
+from .export import command as export_command
 from .registry import find, published
 from .resolve import resolve_weights
 
@@ -86,4 +87,5 @@ COMMANDS: dict[str, Command] = {
     "show": Command("what is known about weights", lambda parser: parser.add_argument("name"), _show),
     "download": Command("fetch weights for later", _download_arguments, _download),
     "inspect": Command("what a file of weights has", _file_arguments, _inspect),
+    "export": Command("write a backbone for another library", export_command.add_arguments, export_command.run),
 }

@@ -14,6 +14,8 @@ from dinov2.configs import merge_layers, parse_overrides
 from dinov2.errors import UserError
 from dinov2.hub import lunit, resolve_weights
 from dinov2.hub.backbones import load_backbone
+from dinov2.hub.export.request import Request
+from dinov2.hub.export.writing import export_weights
 from dinov2.hub.frozen import build_frozen_backbone
 from dinov2.hub.trunks import ResNet50Trunk, load_strictly
 from dinov2.models.weights import load_pretrained_backbone, read_content, read_networks
@@ -36,6 +38,7 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "networks": read_networks,
     "shards": lambda path: join_shards([path.rename(path.with_name("m.rank_0.pth"))], {"a": (1,)}),
     "trunk": lambda path: load_strictly(ResNet50Trunk(), path),
+    "export": lambda path: export_weights(Request(str(path), "safetensors", path.parent / "out")),
     "Lunit": lambda path: lunit.vit_small(weights=path),
 }
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")

@@ -129,7 +129,8 @@ def build_backbone_like(state: Mapping[str, Tensor], *, num_heads: int | None = 
         raise UserError(f"the architecture of these weights cannot be told; they look like {found}")
     if found.arch is None and num_heads is None:
         raise UserError(f"how many attention heads {found} has cannot be told from its weights; give num_heads")
-    ratio = found.hidden / found.embed_dim * (1.5 if found.ffn_layer == "swiglu" else 1.0)
+    width = found.hidden * 1.5 if found.ffn_layer == "swiglu" else found.hidden
+    ratio = (width + 0.5) / found.embed_dim  # the model cuts off what is behind the point
     return DinoVisionTransformer(
         img_size=found.grid * found.patch_size,
         patch_size=found.patch_size,

@@ -111,8 +111,9 @@ def load_pretrained_backbone(model: nn.Module, path: str | Path, *, options: Loa
     """
     file = read_networks(path)
     name, network = file.choose(options.network)
-    own = {unchunked(key): key for key in model.state_dict()}
-    tensors = {short: model.state_dict()[key] for short, key in own.items()}
+    before = model.state_dict()
+    own = {unchunked(key): key for key in before}
+    tensors = {short: before[key] for short, key in own.items()}
     source = f"{name or 'backbone'} of {path} ({network.dialect}'s names)"
     state, report = _match(model, dict(network.backbone), tensors, options, source)
     if not report.complete and PARTIAL not in options.allow:

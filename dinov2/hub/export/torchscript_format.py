@@ -1,0 +1,75 @@
+"""TorchScript, for programs in C++ and those without this project's code."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dinov2.models.vision_transformer import DinoVisionTransformer
+
+from .formats import ExportFormat, Notes, json_text, one_size_note
+from .preprocessing import TORCH_TILE
+from .tokens import TokenModel, Tokens
+
+PROGRAM = "model.ts.pt"
+NOTES = "notes.json"
+
+_USAGE = """\
+import torch
+from PIL import Image
+from torchvision import transforms
+
+{tile}
+model = torch.jit.load("model.ts.pt", map_location="cpu")
+with torch.inference_mode():
+    cls, patches = model(images)
+"""
+
+
+class _OneSize(nn.Module):
+    """Calls a traced model for images of the size it was traced with, and refuses others.
+
+    Positions are constants of the trace: an image of as many patches in another arrangement would get wrong ones.
+    """
+
+    def __init__(self, traced: nn.Module, image_size: int) -> None:
+        super().__init__()
+        self.traced = traced
+        self.image_size = image_size
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) -> class tokens (B, D), patch tokens (B, N, D)."""
+        if images.shape[-2] != self.image_size or images.shape[-1] != self.image_size:
+            raise ValueError(f"images of {images.shape}: expected {self.image_size} x {self.image_size} pixels")
+        cls, patches = self.traced(images)
+        return cls, patches
+
+
+class TorchScriptFormat(ExportFormat):
+    """`model.ts.pt`: images (B, 3, S, S) of any number and one size -> (class tokens, patch tokens)."""
+
+    library = "torch.jit"
+
+    def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:
+        """A trace; the notes are in the file as notes.json."""
+        example = torch.zeros(2, 3, notes.image_size, notes.image_size)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes are meant to become constants
+            traced = torch.jit.trace(TokenModel(model).eval(), example, check_trace=False)
+        program = torch.jit.script(_OneSize(traced, notes.image_size).eval())
+        torch.jit.save(program, folder / PROGRAM, _extra_files={NOTES: json_text(notes.metadata)})
+
+    def load(self, folder: Path) -> Callable[[Tensor], Tokens]:
+        """By torch alone."""
+        model = torch.jit.load(folder / PROGRAM, map_location="cpu")
+        return lambda images: Tokens(*model(images))
+
+    def usage(self, notes: Notes) -> str:
+        """Without this project's code."""
+        return _USAGE.format(tile=TORCH_TILE.format(notes=notes))
+
+    def other_sizes(self, model: DinoVisionTransformer) -> str:
+        """None: positions are constants of the trace."""
+        return one_size_note("program")
