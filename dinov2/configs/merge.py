@@ -90,7 +90,10 @@ def merge_layers(layers: Sequence[tuple[str, Mapping[str, Any] | DictConfig]]) -
         try:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
-            raise UserError(f"{source}: {error.full_key}: {str(error).splitlines()[0]}") from error
+            text = str(error).splitlines()[0]
+            if "is not a ListConfig" in text:
+                text = f"expected a list: write {error.full_key}=[...]"
+            raise UserError(f"{source}: {error.full_key}: {text}") from error
     try:
         OmegaConf.resolve(merged)
     except OmegaConfBaseException as error:

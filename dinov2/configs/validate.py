@@ -115,6 +115,13 @@ def _check_losses(cfg: DictConfig) -> None:
             f"dino.loss_weight={cfg.dino.loss_weight}: the DINO loss carries the training and its weight "
             "must be positive; to leave the patch loss out, set ibot.loss_weight=0"
         )
+    if "ibot_head" in cfg.optim.frozen and not cfg.ibot.separate_head:
+        raise UserError("optim.frozen has ibot_head, which only a model with ibot.separate_head=true has; take it out")
+    if bool(cfg.distillation.config_file) != bool(cfg.distillation.weights):
+        raise UserError(
+            f"distillation.config_file={cfg.distillation.config_file!r} and distillation.weights="
+            f"{cfg.distillation.weights!r}: distillation needs both, the configuration of the teacher and its weights"
+        )
     if {"backbone", "dino_head"} <= set(cfg.optim.frozen):
         raise UserError(f"optim.frozen={list(cfg.optim.frozen)} leaves nothing to learn; take one of them out")
     ratios = list(cfg.ibot.mask_ratio_min_max)

@@ -61,8 +61,12 @@ def _check_probes(tune: Any) -> None:
     ):
         if min(counts, default=0) < 1:
             raise UserError(f"{key}={list(counts)}: expected {what}, 1 or more")
+        if len(set(counts)) < len(counts):
+            raise UserError(f"{key}={list(counts)}: expected {what}, each once")
     if not tune.knn.n_per_class_list or any(count < 1 and count != -1 for count in tune.knn.n_per_class_list):
         raise UserError("tune.knn.n_per_class_list: expected numbers of query tiles per class, -1 for all")
+    if len(set(tune.knn.n_per_class_list)) < len(tune.knn.n_per_class_list):
+        raise UserError(f"tune.knn.n_per_class_list={list(tune.knn.n_per_class_list)}: expected each number once")
 
 
 def _check_overlaps(tune: Any) -> None:

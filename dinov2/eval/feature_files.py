@@ -20,6 +20,9 @@ from dinov2.utils.atomic import atomic_path
 
 SUFFIXES = (".npz", ".safetensors")
 _META = "meta"
+_DIGEST_LETTERS = 64
+# What messages call what features were computed from, where "another {key}" would not be right.
+_OTHERS = {"weights": "other weights", "tokens": "other tokens", "images": "other images"}
 
 
 def check_suffix(path: Path) -> None:
@@ -78,13 +81,31 @@ def _problem(path: Path, origin: Mapping[str, Any]) -> str | None:
         found = meta["origin"].get(key)
         if expected is not None and found != expected:
             return (
-                f"has the features of another {key}: expected {expected}, got {found}. Remove it to have them computed "
-                "again, or name another file"
+                f"has the features of {_OTHERS.get(key, f'another {key}')}{_details(expected, found)}. Remove it to "
+                "have them computed again, or name another file"
             )
     for name, values in arrays.items():
         if _sha256(values.numpy()) != meta["sha256"].get(name):
             return f"is damaged: {name!r} has another SHA-256 than when it was written. Remove it"
     return None
+
+
+def _details(expected: Any, found: Any) -> str:
+    """What differs, in brackets, as far as it says something to a person: of digests only what they are of."""
+    if found is None:
+        return " (there are none of this one)"
+    if isinstance(expected, Mapping):
+        parts = [_detail(f"{name} ", one, found.get(name)) or name for name, one in expected.items()]
+        shown = [part for part, (name, one) in zip(parts, expected.items()) if one != found.get(name)]
+        return f" (it differs in: {', '.join(shown)})"
+    shown_alone = _detail("", expected, found)
+    return f" ({shown_alone})" if shown_alone else ""
+
+
+def _detail(name: str, expected: Any, found: Any) -> str:
+    if any(isinstance(value, str) and len(value) == DIGEST_LETTERS for value in (expected, found)):
+        return ""
+    return f"{name}{found}, expected {expected}"
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

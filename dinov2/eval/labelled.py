@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from torch import Tensor
 
 from dinov2.data import make_dataset
 from dinov2.data.datasets import ImageNet, KNNDataset, TileDataset, UnknownGroupsError
+from dinov2.data.datasets.digests import TileDigest
 from dinov2.data.groups import Groups
 from dinov2.data.tar_index import load_class_ids
 from dinov2.errors import UserError
 
 from .features import Features
-from .leakage import find_overlap, names_with_tiles
+from .leakage import find_overlap, names_with_tiles, slide_names
 
 logger = logging.getLogger("dinov2")
 
@@ -62,8 +64,25 @@ class LabelledSet:
             "sites": None if self.sites is None else len(names_with_tiles(self.sites)),
         }
 
+    def identity(self) -> dict[str, Any]:
+        """Which tiles these are, with what labels, slides and sites: what kept features of them have to agree with.
+
+        It does not depend on what tiles are grouped by.
+
+        Raises:
+            UserError: if files are missing.
+        """
+        return {
+            "dataset": self.string,
+            "samples": len(self.labels),
+            "tiles": self.dataset.digest(),
+            "labels": sha256(self.labels.numpy().data).hexdigest(),
+            "slides": _digest_of(_known_groups(self.dataset, "slide")),
+            "sites": _digest_of(self.sites),
+        }
+
     def group_names(self) -> set[str]:
-        """Names of the slides that have tiles; none if slides are not known."""
+        """Names of the groups that have tiles; none if groups are not known."""
         return set() if self.groups is None else names_with_tiles(self.groups)
 
 
@@ -75,7 +94,7 @@ def open_labelled(
     Args:
         group_by: what tiles are grouped by, one of `GROUPINGS`; "auto": by slide where the data set knows slides.
     Raises:
-        UserError: if it is empty, has no labels or some that are out of range.
+        UserError: if it is empty, has no labels or some that are out of range, or does not say the groups.
     """
     dataset = make_dataset(dataset_str=string, transform=transform, max_pixels=max_pixels)
     labels = dataset.get_targets()
@@ -93,7 +112,11 @@ def open_labelled(
             f"the {name} set {string}: tile {wrong[0]:,} ({dataset.locate(int(wrong[0]))}) has the class number "
             f"{labels[wrong[0]]}, expected 0 .. {len(classes) - 1}; {len(wrong):,} of {len(labels):,} tiles are such"
         )
-    groups, sites = _groups(dataset, group_by), _known_groups(dataset, "site")
+    try:
+        groups = _groups(dataset, group_by)
+    except UnknownGroupsError as error:
+        raise UserError(f"the {name} set {string} cannot be grouped by {group_by}: {error}") from error
+    sites = _known_groups(dataset, "site")
     return LabelledSet(name, string, dataset, torch.from_numpy(labels.copy()), classes, groups, sites)
 
 
@@ -127,24 +150,32 @@ def match_sets(
         allow_missing_classes: only warn where another set has tiles of a class that the one to learn from knows, but
             has no tiles of: they cannot be recognised.
     Raises:
-        UserError: if that has one class only, or another set has tiles of a class that it does not have.
+        UserError: if a set has tiles of one class only, or another set of a class that the first does not have.
     """
-    present = train.labels.unique()
-    if len(present) < 2:
-        raise UserError(
-            f"all {len(train.labels):,} tiles of the {train.name} set {train.string} are of the class "
-            f"{train.classes[int(present[0])]!r}: expected two classes or more"
-        )
+    for one in (train, *others):
+        _check_several_classes(one)
     for other in others:
-        _warn_of_shared_groups(train, other)
+        _warn_of_shared_slides(train, other)
     matched = [_with_classes(other, train) for other in others]
     for other in matched:
         _check_taught(other, train, only_warn=allow_missing_classes)
     return matched
 
 
-def _warn_of_shared_groups(train: LabelledSet, other: LabelledSet) -> None:
-    overlap = find_overlap(f"the {other.name} set", other.group_names(), f"the {train.name} set", train.group_names())
+def _check_several_classes(labelled: LabelledSet) -> None:
+    """Refuse tiles of a single class: nothing is learnt from them, and everything scores 1 on them or not at all."""
+    present = labelled.labels.unique()
+    if len(present) < 2:
+        raise UserError(
+            f"all {len(labelled.labels):,} tiles of the {labelled.name} set {labelled.string} are of the class "
+            f"{labelled.classes[int(present[0])]!r}: expected two classes or more"
+        )
+
+
+def _warn_of_shared_slides(train: LabelledSet, other: LabelledSet) -> None:
+    """Whatever tiles are grouped by: those of one slide resemble each other."""
+    ours, theirs = slide_names(other.dataset) or set(), slide_names(train.dataset) or set()
+    overlap = find_overlap(f"the {other.name} set", ours, f"the {train.name} set", theirs)
     if overlap is not None:
         logger.warning(f"{overlap}: if they are the same slides, scores are better than they would be on others")
 
@@ -185,7 +216,8 @@ def _class_names(dataset: TileDataset) -> list[str] | None:
     """Names by class number; None if the data set has none."""
     if isinstance(dataset, KNNDataset):
         table = load_class_ids(dataset.class_ids_file)
-        names = [name for _, name in table]
+        # Where the csv had no column of names, a label that is a text is its own name, as in other data sets.
+        names = [label if name == f"class_{label}" and isinstance(label, str) else name for label, name in table]
         return names if len(set(names)) == len(names) else [f"{label} {name}" for label, name in table]
     if isinstance(dataset, ImageNet):
         return dataset.class_ids
@@ -197,6 +229,15 @@ def _groups(dataset: TileDataset, group_by: str) -> Groups | None:
     if group_by == "none":
         return None
     return _known_groups(dataset, "slide") if group_by == "auto" else dataset.get_groups(group_by)
+
+
+def _digest_of(groups: Groups | None) -> str | None:
+    """SHA-256 over the name of each tile's group; None if groups are not known."""
+    if groups is None:
+        return None
+    digest = TileDigest(*groups.names)
+    digest.add_array(groups.runs)
+    return digest.hexdigest()
 
 
 def _known_groups(dataset: TileDataset, kind: str) -> Groups | None:

@@ -150,6 +150,9 @@ def _merged(layers: list[tuple[str, DictConfig]]) -> EvaluationKeys:
 def _check(keys: EvaluationKeys) -> None:
     if min(keys.knn.nb_knn, default=0) < 1:
         raise UserError(f"nb_knn={keys.knn.nb_knn}: expected numbers of neighbours, 1 or more")
+    for name, values in {"nb_knn": keys.knn.nb_knn, "n_per_class_list": keys.knn.n_per_class_list}.items():
+        if len(set(values)) < len(values):
+            raise UserError(f"{name}={values}: expected each number once")
     if not keys.knn.n_per_class_list or any(n < 1 and n != -1 for n in keys.knn.n_per_class_list):
         raise UserError(
             f"n_per_class_list={keys.knn.n_per_class_list}: expected numbers of query tiles per class, -1 for all"

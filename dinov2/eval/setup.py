@@ -50,7 +50,10 @@ def base_parser(name: str, description: str | None, *, add_help: bool = True) ->
     data.add_argument("--val-dataset", metavar="STRING", help="labelled tiles to be scored on")
     data.add_argument("--group-by", choices=GROUPINGS, default="auto", help="tiles that belong together")
     data.add_argument(
-        "--allow-missing-classes", action="store_true", help="score tiles of classes that --train-dataset has none of"
+        "--allow-missing-classes",
+        action="store_true",
+        help="warn, instead of refusing, where a class that --train-dataset names has tiles in another set but none in "
+        "--train-dataset: they count as misses",
     )
     data.add_argument("--features", type=Path, metavar="FILE", help=".npz or .safetensors that keeps the features")
     data.add_argument("--features-on-disk", action="store_true", help="for more features than fit into memory")

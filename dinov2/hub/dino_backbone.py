@@ -18,8 +18,8 @@ def get_dino_backbone(dict_path: str | Path, device: str | torch.device = "cpu",
 
     Args:
         dict_path: a training checkpoint with both networks, or an export; `docs/weights.md` lists what is understood.
-            Where it is an export of one network, the other is looked for beside it. A bare backbone counts as the
-            teacher.
+            Where it is an export of one network, the other is looked for beside it. A folder is that of an export. A
+            bare backbone counts as the teacher.
         which: "teacher" (the one to use for features), "student", or "both".
     Returns:
         The backbone asked for, or (teacher, student).
@@ -28,9 +28,12 @@ def get_dino_backbone(dict_path: str | Path, device: str | torch.device = "cpu",
     """
     if which not in ("teacher", "student", "both"):
         raise UserError(f"which={which!r}: expected teacher, student or both")
+    path = Path(dict_path)
+    if (path / "teacher_checkpoint.pth").is_file():
+        path = path / "teacher_checkpoint.pth"
     if which == "both":
-        return _backbone(Path(dict_path), "teacher", device), _backbone(Path(dict_path), "student", device)
-    return _backbone(Path(dict_path), which, device)
+        return _backbone(path, "teacher", device), _backbone(path, "student", device)
+    return _backbone(path, which, device)
 
 
 def _backbone(path: Path, network: str, device: str | torch.device) -> DinoVisionTransformer:
@@ -41,7 +44,8 @@ def _backbone(path: Path, network: str, device: str | torch.device) -> DinoVisio
         sibling = path.with_name(path.name.replace(other, network))
         if sibling == path or not sibling.is_file():
             raise UserError(
-                f"{path} has {' and '.join(filter(None, file.networks)) or 'one network'}, and no {network}"
+                f"{path} has {' and '.join(filter(None, file.networks)) or 'one network'}, and no {network}; "
+                'which="teacher" asks for the teacher alone'
             )
         path, file = sibling, read_networks(sibling)
     model = build_backbone_like(file.choose(network)[1].backbone)

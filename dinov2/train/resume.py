@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from dinov2.distributed import is_main_process
+from dinov2.errors import UserError
 from dinov2.logging import MetricSink
 from dinov2.logging.helpers import truncate_metrics
+from dinov2.utils.checkpoint.manifest import MANIFEST
 
 from .checkpoint import Checkpointer, SavedCheckpoint
 from .settings import check_settings
@@ -41,6 +43,11 @@ def restore(
     """
     saved = checkpointer.load_newest()
     if saved is None and initial:
+        if not Path(initial, MANIFEST).is_file():
+            raise UserError(
+                f"MODEL.WEIGHTS={initial} is no checkpoint: expected a folder checkpoints/step-XXXXXXX of a run. "
+                "Exports and published weights are loaded by --pretrained-weights or head.head_path"
+            )
         state.load_networks(SavedCheckpoint(Path(initial)))
         logger.info(f"student and teacher start from {initial}")
     if saved is not None:

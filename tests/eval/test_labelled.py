@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from dataset_making import write_tar
 from eval_making import write_tiles
+from indexing import write_csv
 
 from dinov2.data.datasets.image_folder import ImageFolderDataset
+from dinov2.data.tar_index import IndexRequest, infer_entries
 from dinov2.errors import UserError
 from dinov2.eval.labelled import LabelledSet, label_features, match_sets, number_alike, open_labelled
 
@@ -35,6 +38,22 @@ def test_a_list_without_labels(tiles):
     with pytest.raises(UserError, match="has no column 'class'; it has the columns path, kind"):
         opened(f"CSV:file={tiles / 'list.csv'}:label=class")
     assert opened(f"CSV:file={tiles / 'list.csv'}:label=kind").classes == ["a", "b"]
+
+
+def test_a_tar_and_a_list_with_the_same_labels_go_together(tiles):
+    labels = {"c0": "mucosa", "c1": "tumour"}
+    paths = sorted(tiles.rglob("*.png"))
+    write_csv(tiles / "labels.csv", [f"{path.name},{labels[path.parent.name]}" for path in paths])
+    write_csv(tiles / "list.csv", [f"{path},{labels[path.parent.name]}" for path in paths])
+    write_tar(tiles, tiles / "downstream_dataset.tar")
+    request = IndexRequest(
+        tiles / "downstream_dataset.tar", tiles, csv=tiles / "labels.csv", name="query"
+    )
+    infer_entries(request)
+    query = opened(f"KNN:root={tiles}:extra={tiles}:split=query", "query")
+    assert query.classes == ["mucosa", "tumour"]
+    (test,) = match_sets(query, [opened(f"CSV:file={tiles / 'list.csv'}:label=label")])
+    assert test.labels.tolist() == [0] * 12 + [1] * 12
 
 
 @pytest.mark.parametrize("wrong", [-1, 2])

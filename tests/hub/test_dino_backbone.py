@@ -48,6 +48,7 @@ def test_from_checkpoints_exports_and_the_reference_s_layout(run):
 def test_one_of_them_and_what_is_missing(run, tmp_path):
     export = run / "eval" / "training_1" / "teacher_checkpoint.pth"
     assert torch.equal(get_dino_backbone(export, which="teacher").norm.weight, get_dino_backbone(export)[0].norm.weight)
+    assert torch.equal(get_dino_backbone(export.parent)[0].norm.weight, get_dino_backbone(export)[0].norm.weight)
     with pytest.raises(UserError, match="expected teacher, student or both"):
         get_dino_backbone(export, which="teachers")
     (run / "eval" / "training_1" / "student_checkpoint.pth").unlink()

@@ -221,7 +221,7 @@ def test_when_the_alarm_listens():
 
 def test_figures_reach_the_metrics_of_a_run(image_folder, tmp_path, monkeypatch):
     settings = ("student.arch=vit_minute", "optim.max_iter=5")
-    monkeypatch.setattr("dinov2.train.train.LOG_EVERY", 1)
+    monkeypatch.setattr("dinov2.train.loop.LOG_EVERY", 1)
     train(image_folder, tmp_path / "run", *settings, "train.indicators_every=3")
     lines = metrics_of(tmp_path / "run")
     assert all(set(FIGURES) <= line.keys() for line in lines)

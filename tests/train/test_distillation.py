@@ -68,6 +68,8 @@ def test_what_does_not_go_together(tmp_path):
         read_teacher_config(tiny_config(distillation=distillation, dino={"head_n_prototypes": 60}))
     with pytest.raises(UserError, match="student.patch_size is 7 here and 14 in"):
         read_teacher_config(tiny_config(distillation=distillation, student={"arch": "vit_minute", "patch_size": 7}))
+    with pytest.raises(UserError, match="distillation needs both"):
+        SSLMetaArch(tiny_config(distillation={"weights": distillation["weights"]}))
     with pytest.raises(UserError, match="distillation.weights=.*: there is no such file"):
         read_teacher_config(tiny_config(distillation={**distillation, "weights": str(tmp_path / "none.pth")}))
     torch.save({"teacher": {"norm.weight": torch.ones(36)}}, tmp_path / "part.pth")

@@ -52,6 +52,10 @@ def test_new_heads_learn_before_the_backbone_does(image_folder, tmp_path):
 def test_what_cannot_be_frozen(image_folder, tmp_path):
     with pytest.raises(UserError, match="leaves nothing to learn"):
         train(image_folder, tmp_path / "a", "optim.frozen=[backbone,dino_head]")
+    with pytest.raises(UserError, match="only a model with ibot.separate_head=true has"):
+        train(image_folder, tmp_path / "a", "optim.frozen=[ibot_head]")
+    with pytest.raises(UserError, match=r"optim.frozen: expected a list: write optim.frozen=\[...\]"):
+        train(image_folder, tmp_path / "a", "optim.frozen=backbone")
     with pytest.raises(UserError, match="unknown optim.frozen 'backbon'"):
         train(image_folder, tmp_path / "b", "optim.frozen=[backbon]")
     with pytest.raises(UserError, match="outlasts the training of 6 iterations; optim.frozen"):

@@ -140,7 +140,7 @@ def test_networks_of_another_run_to_start_from(image_folder, tmp_path):
     assert_equal_states(
         dict(second["model"])["student.backbone.norm.weight"], first["model"]["student.backbone.norm.weight"]
     )
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match="is no checkpoint: expected a folder checkpoints/step-XXXXXXX"):
         train(image_folder, tmp_path / "third", f"MODEL.WEIGHTS={tmp_path}")
 
 

@@ -1,5 +1,6 @@
 """What every data set of tiles does: bytes to RGB image to (transformed image, target)."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,14 @@ from torch.utils.data import Dataset
 from dinov2.data.decoding import MAX_PIXELS, ImageError, decode_rgb
 from dinov2.data.groups import Groups
 from dinov2.errors import UserError
+
+# What does know a kind of groups, for messages.
+_WHO_KNOWS = defaultdict(
+    lambda: "expected slide, site or cohort",
+    slide="a list of the tiles does with CSV:file=LIST.csv:group=COLUMN",
+    site="a list of the tiles does with CSV:file=LIST.csv:site=COLUMN",
+    cohort="several tars that scripts/concat_entries.py has joined do",
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,17 @@ class TileDataset(Dataset):
         Raises:
             UnknownGroupsError: if the data set does not know.
         """
-        raise UnknownGroupsError(f"{type(self).__name__} does not know the {kind} of its tiles")
+        raise UnknownGroupsError(f"this kind of data set does not know the {kind} of its tiles; {_WHO_KNOWS[kind]}")
+
+    def digest(self) -> str:
+        """SHA-256 of which tiles these are, in order: another one where a tile was changed, replaced or moved.
+
+        Labels and groups are not part of it. No tile is read.
+
+        Raises:
+            UserError: if files are missing.
+        """
+        raise NotImplementedError
 
     def bad_tile(self, index: int, reason: str) -> TileReadError:
         """The error that says which tile is bad, and why."""

@@ -10,6 +10,7 @@ from dinov2.data.groups import Groups
 from dinov2.errors import UserError
 
 from .base import TileDataset, TilePlace
+from .digests import TileDigest
 from .stretches import Stretches
 
 
@@ -59,6 +60,10 @@ class ConcatTileDataset(TileDataset):
         """Where the tile's data set keeps it."""
         part, offset = self._find(index)
         return part.locate(offset)
+
+    def digest(self) -> str:
+        """SHA-256 over the digests of the data sets."""
+        return TileDigest(*(part.digest() for part in self.parts)).hexdigest()
 
     def get_groups(self, kind: str) -> Groups:
         """The data sets themselves for "dataset"; else the groups of all of them, "0/name" those of the first."""

@@ -6,6 +6,7 @@ from dinov2.data.file_reader import patiently
 from dinov2.data.reading_now import reading
 
 from .base import TileDataset, TilePlace
+from .digests import TileDigest
 
 
 def largest_file(max_pixels: int) -> int:
@@ -41,6 +42,13 @@ class FileTileDataset(TileDataset):
         raise self.bad_tile(
             index, f"has {size:,} bytes, more than an image of at most {self.max_pixels:,} pixels can have"
         )
+
+    def digest(self) -> str:
+        """SHA-256 over the path, size and time of change of every file."""
+        digest = TileDigest()
+        for index in range(len(self)):
+            digest.add_file(self.path_of(index))
+        return digest.hexdigest()
 
     def locate(self, index: int) -> TilePlace:
         """The file."""

@@ -16,6 +16,7 @@ from dinov2.errors import UserError, unknown_name
 
 from .base import TileDataset, TilePlace
 from .class_labels import number_classes
+from .digests import TileDigest
 from .handles import Handles
 from .stretches import Stretches
 
@@ -83,6 +84,13 @@ class HDF5Dataset(TileDataset):
     def get_targets(self) -> np.ndarray:
         """All class indices, (n,) int64."""
         return self._targets
+
+    def digest(self) -> str:
+        """SHA-256 over the path, size and time of change of every file, and which array of it has the tiles."""
+        digest = TileDigest(self.key)
+        for path in self.files:
+            digest.add_file(path)
+        return digest.hexdigest()
 
     def locate(self, index: int) -> TilePlace:
         """The file, and the row of its array."""

@@ -16,6 +16,7 @@ from dinov2.data.tar_index.members import Members
 from dinov2.errors import UserError
 
 from .base import TileDataset, TilePlace
+from .digests import TileDigest
 from .file_tiles import largest_file
 from .handles import Handles
 from .npy_tables import load_texts, map_table, save_array
@@ -118,6 +119,14 @@ class ImageNet22k(TileDataset):
     def get_targets(self) -> np.ndarray:
         """All class indices, (n,) int64."""
         return self.entries["class_index"].astype(np.int64)
+
+    def digest(self) -> str:
+        """SHA-256 over the entries, and the path, size and time of change of every tar."""
+        digest = TileDigest()
+        digest.add_array(self.entries)
+        for class_id in self.class_ids:
+            digest.add_file(self._tar(class_id))
+        return digest.hexdigest()
 
     def locate(self, index: int) -> TilePlace:
         """The tar, the name and the bytes."""

@@ -14,6 +14,7 @@ from dinov2.data.tar_index import (
     check_tars,
     crc_name,
     entries_name,
+    fingerprint,
     load_crc32,
     load_entries,
     load_groups,
@@ -23,6 +24,7 @@ from dinov2.data.tar_index.tile_check import stored_name
 from dinov2.errors import UserError
 
 from .base import TileDataset, TilePlace, UnknownGroupsError
+from .digests import TileDigest
 from .handles import Handles
 
 # Columns of the index; the last one only where there are several tars.
@@ -121,6 +123,18 @@ class TarTileDataset(TileDataset):
                 f"the {kind} of each tile of {self.entries_file} is not known: it is found by scripts/{made}"
             )
         return groups
+
+    def digest(self) -> str:
+        """SHA-256 over the fingerprints of the tars, the byte ranges, and the CRC-32 values if there are any."""
+        digest = TileDigest()
+        for number, reader in self.readers.items():
+            found = fingerprint(reader.path)
+            digest.add_texts([f"{number} {found.size} {found.sha256}"])
+        digest.add_array(self.entries[:, FILE:])
+        crc32 = load_crc32(self.extra, self.name, suffix=self.subset)
+        if crc32 is not None:
+            digest.add_array(crc32)
+        return digest.hexdigest()
 
     def locate(self, index: int) -> TilePlace:
         """The tar, the name in the header before the tile, and its bytes."""

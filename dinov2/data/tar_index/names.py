@@ -122,7 +122,7 @@ def read_list(path: str | Path) -> Iterator[list[bytes]]:
             while lines := file.readlines(LINES_BYTES):
                 yield [line for line in (line.strip() for line in lines) if line]
     except OSError as error:
-        raise SelectionError(f"the list {show_name(path)} cannot be read: {error.strerror}.") from error
+        raise SelectionError(f"the list {show_name(path)} cannot be read: {error.strerror or error}.") from error
 
 
 def hash_names(names: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:

@@ -4,6 +4,7 @@ import argparse
 from importlib import import_module
 from types import ModuleType
 
+from dinov2.errors import UserError
 from dinov2.run.submit import Task, get_args_parser, report, submit_jobs
 
 
@@ -34,7 +35,9 @@ def submit_evaluation(name: str, arguments: list[str] | None = None) -> int:
     parser = get_args_parser(description=f"Submit dinov2.eval.{name}", parents=[options])
     args = parser.parse_intermixed_args(arguments)
     args.evaluation = name
-    read_settings(args)  # a mistake is found before the job has waited for its turn
+    keys, _ = read_settings(args)  # a mistake is found before the job has waited for its turn
+    if not keys.data.query_dataset:
+        raise UserError("there is nothing to learn from: name labelled tiles with --train-dataset")
     job = submit_jobs(EvaluationTask, args, name=f"dinov2:{name}")
     if job is not None:
         report(job, args.cluster)

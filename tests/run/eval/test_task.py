@@ -8,6 +8,7 @@ from eval_making import TINY, write_tiles
 
 from dinov2.errors import UserError
 
+DATA = ("--train-dataset", "CSV:file=query.csv:label=tissue")
 COMMANDS = ("knn", "linear", "log_regression", "cross_validate")
 
 
@@ -18,7 +19,7 @@ def submit(name: str, *arguments: object) -> int:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_script(name, tmp_path, capsys):
     job = ("--ngpus", 2, "--timeout", 60, "--partition", "a100", "--dry-run")
-    assert submit(name, "--untrained", "--output-dir", tmp_path / "run", *job) == 0
+    assert submit(name, "--untrained", *DATA, "--output-dir", tmp_path / "run", *job) == 0
     lines = set(capsys.readouterr().out.splitlines())
     assert {f"#SBATCH --job-name=dinov2:{name}", "#SBATCH --gpus-per-node=2", "#SBATCH --partition=a100"} <= lines
     assert not (tmp_path / "run").exists()
@@ -27,12 +28,14 @@ def test_the_script(name, tmp_path, capsys):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_mistakes_are_found_before_the_job_is_submitted(name, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="there are no weights to evaluate"):
-        submit(name, "--output-dir", tmp_path / "run", "--dry-run")
+        submit(name, *DATA, "--output-dir", tmp_path / "run", "--dry-run")
+    with pytest.raises(UserError, match="there is nothing to learn from"):
+        submit(name, "--untrained", "--output-dir", tmp_path / "run", "--dry-run")
     with pytest.raises(UserError, match=r"weights file nowhere\.pth .*does not exist"):
         submit(name, "--output-dir", tmp_path / "run", "--dry-run", "--pretrained-weights", "nowhere.pth")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=rf"sbatch and srun not found.*--nproc_per_node=4 -m dinov2\.eval\.{name} "):
-        submit(name, "--untrained", "--output-dir", tmp_path / "run", "--ngpus", 4)
+        submit(name, "--untrained", *DATA, "--output-dir", tmp_path / "run", "--ngpus", 4)
 
 
 def test_a_job_that_runs_here(tmp_path):
