@@ -52,6 +52,7 @@ def test_any_number_of_workers(image_folder, tmp_path, undisturbed):
     print("\n0 -> 1 -> 2 -> 0 loader workers: bit-exact")
 
 
+@pytest.mark.reliability  # 8 s
 def test_restarts_at_every_place_of_an_epoch(image_folder, tmp_path, undisturbed):
     """24 tiles make an epoch of six steps: restarts before the first step, five in an epoch, at its end, and in the
     last step."""

@@ -21,7 +21,7 @@ from dinov2.models.weights import (
 SIZES = [
     pytest.param("vit_small", "small", "mlp"),
     pytest.param("vit_small", "small", "swiglufused"),
-    pytest.param("vit_base", "base", "mlp"),
+    pytest.param("vit_base", "base", "mlp", marks=pytest.mark.slow),
     pytest.param("vit_large", "large", "mlp", marks=pytest.mark.slow),
     pytest.param("vit_giant2", "giant", "swiglufused", marks=pytest.mark.slow),
 ]
