@@ -9,13 +9,16 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from dinov2.errors import UserError, unknown_name
 from dinov2.utils.cli import run_command
 
 from .cross_validation import CROSS_VALIDATION, FoldResults, cross_validate
 from .features import Features
-from .folds import make_folds
+from .folds import Fold, check_folds, make_folds
 from .knn_votes import VOTES
+from .labelled import LabelledSet, label_features
 from .linear_heads import LinearSettings
 from .logistic import LogisticSettings
 from .probes import KnnProbe, LinearProbe, LogisticProbe, Probe
@@ -55,8 +58,8 @@ def main(args: argparse.Namespace) -> int:
         _check(args)
         sets = job.open_sets([("val", job.keys.data.test_dataset), *named_tests(args.test_datasets)])
         kind = widest_kind(args.n_last_blocks)
+        folds = _folds(args, sets[0])
         samples, *others = job.subject.features(sets, kind, how=job.extraction, file=args.features)
-        folds = make_folds(samples, count=args.n_folds, stratified=not args.plain, seed=args.seed)
         external = {one.name: features for one, features in zip(sets[1:], others)}
         rows: list[Row] = []
         for name in args.probes:
@@ -80,6 +83,15 @@ def main(args: argparse.Namespace) -> int:
             iterations=args.iterations,
         )
     return 0
+
+
+def _folds(args: argparse.Namespace, labelled: LabelledSet) -> list[Fold]:
+    """The folds, which need labels and groups only, so that what is wrong with them is found before the model runs."""
+    (samples,) = label_features([labelled], [torch.empty(len(labelled.labels), 0)])
+    folds = make_folds(samples, count=args.n_folds, stratified=not args.plain, seed=args.seed)
+    chooses = not {"linear", "log_regression"}.isdisjoint(args.probes)
+    check_folds(samples, folds, classes=labelled.classes, chooses=chooses, seed=args.seed)
+    return folds
 
 
 def make_probe(name: str, job: Evaluation, *, width: int) -> Probe:
@@ -112,6 +124,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in args.probes:
         if name not in ("linear", "log_regression") and not re.fullmatch(r"[1-9]\d*-NN", name):
             raise unknown_name("classifier of --probes", name, ("1-NN", "20-NN", "linear", "log_regression"))
+    if len(set(args.probes)) < len(args.probes):
+        raise UserError(f"--probes {' '.join(args.probes)}: expected each classifier once")
     if args.iterations < 1:
         raise UserError(f"--iterations {args.iterations}: expected 1 or more")
 

@@ -91,21 +91,21 @@ def _problem(path: Path, origin: Mapping[str, Any]) -> str | None:
 
 
 def _details(expected: Any, found: Any) -> str:
-    """What differs, in brackets, as far as it says something to a person: of digests only what they are of."""
+    """What differs, in brackets; a digest says nothing to a person, so only what it is of."""
     if found is None:
-        return " (there are none of this one)"
+        return " (it has none of this one)"
+    pairs = {"": (expected, found)}
     if isinstance(expected, Mapping):
-        parts = [_detail(f"{name} ", one, found.get(name)) or name for name, one in expected.items()]
-        shown = [part for part, (name, one) in zip(parts, expected.items()) if one != found.get(name)]
-        return f" (it differs in: {', '.join(shown)})"
-    shown_alone = _detail("", expected, found)
-    return f" ({shown_alone})" if shown_alone else ""
+        pairs = {name: (one, found.get(name)) for name, one in expected.items()}
+    shown = [_difference(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
+    listed = "; ".join(part for part in shown if part)
+    return f" ({listed})" if listed else ""
 
 
-def _detail(name: str, expected: Any, found: Any) -> str:
-    if any(isinstance(value, str) and len(value) == DIGEST_LETTERS for value in (expected, found)):
-        return ""
-    return f"{name}{found}, expected {expected}"
+def _difference(name: str, expected: Any, found: Any) -> str:
+    if any(isinstance(value, str) and len(value) == _DIGEST_LETTERS for value in (expected, found)):
+        return name and f"other {name}"
+    return f"{name} {found}, expected {expected}".strip()
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,7 +4,7 @@ scikit-learn's splitters, chosen by what is known: with groups none is divided, 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,31 @@ def make_folds(samples: Features, *, count: int = 5, stratified: bool = True, se
     by_group, plain = (sk.StratifiedGroupKFold, sk.StratifiedKFold) if stratified else (sk.GroupKFold, sk.KFold)
     splitter: Any = (plain if groups is None else by_group)(count, shuffle=True, random_state=seed)
     return list(_folds(splitter, labels, groups))
+
+
+def check_folds(
+    samples: Features, folds: Sequence[Fold], *, classes: Sequence[str], chooses: bool = False, seed: int = 0
+) -> None:
+    """Make sure that there is something to learn in each fold.
+
+    Args:
+        classes: names by label.
+        chooses: a classifier will `hold_out` samples of each fold to choose its settings on.
+        seed: of that.
+    Raises:
+        UserError: naming the first fold that has samples of one class only to train on.
+    """
+    for number, fold in enumerate(folds, start=1):
+        train, when = samples.select(fold.train), ""
+        if chooses and len(train.labels.unique()) > 1:
+            train, when = train.select(hold_out(train, seed=seed).train), ", once some are set aside to choose settings"
+        present = train.labels.unique()
+        if len(present) < 2:
+            raise UserError(
+                f"fold {number} of {len(folds)} leaves only samples of the class {classes[int(present[0])]!r} to train "
+                f"on{when}: the other classes are in too few slides or groups. Change --n-folds, add slides, or group "
+                "tiles by something else with --group-by"
+            )
 
 
 def hold_out(samples: Features, *, share: float = 0.1, seed: int = 0) -> Fold:

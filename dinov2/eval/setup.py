@@ -19,6 +19,7 @@ from .labelled import GROUPINGS, LabelledSet, match_sets, open_labelled
 from .results import Row, write_results
 from .settings import CROP, EvaluationKeys, load_settings
 from .subject import Subject
+from .tokens import check_blocks
 
 logger = logging.getLogger("dinov2")
 
@@ -147,6 +148,8 @@ class Evaluation:
 def read_settings(args: argparse.Namespace) -> tuple[EvaluationKeys, Subject]:
     """The settings in force and the model that they describe, which is not built yet.
 
+    Args:
+        args: of `base_parser`, and `n_last_blocks`, a number or several.
     Raises:
         UserError: for settings that are not right.
     """
@@ -159,6 +162,8 @@ def read_settings(args: argparse.Namespace) -> tuple[EvaluationKeys, Subject]:
         crop_size=args.crop_size,
     )
     subject.check(args.features)
+    blocks = args.n_last_blocks
+    check_blocks([blocks] if isinstance(blocks, int) else blocks, available=subject.num_blocks)
     return keys, subject
 
 

@@ -1,6 +1,5 @@
 """The model that is evaluated, and how images are shown to it."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,19 +7,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from torch import Tensor
 from torchvision import transforms
 
 from dinov2.data.transforms import make_classification_eval_transform, make_classification_train_transform
 from dinov2.distributed import get_device
+from dinov2.distributed.outcomes import on_main
 from dinov2.errors import UserError
 from dinov2.hub import resolve_weights, weights_digest
 from dinov2.hub.frozen import FrozenBackbone, build_frozen_backbone, check_frozen_backbone
 from dinov2.utils.dtype import compute_dtype
 from dinov2.utils.rng import seed_everything
 
-from .feature_files import load_features, origin_of, save_features
+from .feature_files import check_suffix, load_features, origin_of, save_features
 from .features import Extraction, Features, Network, extract_features
 from .labelled import LabelledSet, label_features
 from .tokens import FeatureKind, backbone_network
@@ -61,9 +62,12 @@ class Subject:
         """Find mistakes before anything is opened.
 
         Raises:
-            UserError: if there is no such backbone, there are neither weights nor their features, or images do not fit.
+            UserError: if there is no such backbone, there are neither weights nor their features, images do not fit, or
+                the file's name does not say how features are stored.
         """
         check_frozen_backbone(self.cfg.student)
+        if features_file is not None:
+            check_suffix(features_file)
         has_features = features_file is not None and features_file.is_file()
         if not self.weights_file and self.untrained_seed is None and not has_features:
             raise UserError(
@@ -77,6 +81,12 @@ class Subject:
                 f"--crop-size {self.crop_size}: expected a multiple of student.patch_size, which is "
                 f"{self.cfg.student.patch_size}, that is not more than --resize-size {self.resize_size}"
             )
+
+    @cached_property
+    def num_blocks(self) -> int:
+        """Blocks of the backbone, without its parameters being made."""
+        with torch.device("meta"):
+            return build_frozen_backbone(self.cfg, "").n_blocks
 
     @cached_property
     def weights(self) -> str | None:
@@ -130,7 +140,7 @@ class Subject:
         Raises:
             UserError: if the file has other features, or they cannot be computed.
         """
-        origin = self._origin(sets, kind)
+        origin = {} if file is None else self._origin(sets, kind)
         if file is not None and file.is_file():
             values = load_features(file, origin)
             logger.info(f"features are read from {file}")
@@ -169,7 +179,7 @@ class Subject:
         return list(self.cfg.augmentation.mean), list(self.cfg.augmentation.std)
 
     def _origin(self, sets: Sequence[LabelledSet], kind: FeatureKind) -> dict[str, Any]:
-        """What features are computed from; None for what is not known."""
+        """What features are computed from; None for what is not known. All ranks take part."""
         known = self.weights is not None
         origin = {
             "weights": self.weights,
@@ -178,10 +188,7 @@ class Subject:
             "tokens": str(kind),
             "images": {**self._images, "mean": self._normalisation[0], "std": self._normalisation[1]},
         }
-        for one in sets:
-            labels = hashlib.sha256(one.labels.numpy().data).hexdigest()
-            origin[f"{one.name} set"] = {"dataset": one.string, "samples": len(one.labels), "labels": labels}
-        return origin
+        return origin | on_main(lambda: {f"{one.name} set": one.identity() for one in sets})
 
 
 def _values(network: Network, labelled: LabelledSet, how: Extraction) -> Tensor:

@@ -57,6 +57,19 @@ def grid_columns(n_last_blocks: Sequence[int], width: int) -> dict[str, slice]:
     return {str(kind): widest.columns(kind, width // (widest.num_blocks + 1)) for kind in kinds}
 
 
+def check_blocks(n_last_blocks: Sequence[int], *, available: int) -> None:
+    """Refuse numbers of last blocks that a backbone with `available` blocks does not have.
+
+    Raises:
+        UserError: for a number out of range, or given twice.
+    """
+    given = f"--n-last-blocks {' '.join(map(str, n_last_blocks))}"
+    if min(n_last_blocks) < 1 or max(n_last_blocks) > available:
+        raise UserError(f"{given}: expected 1 .. {available}, the blocks of the backbone")
+    if len(set(n_last_blocks)) < len(n_last_blocks):
+        raise UserError(f"{given}: expected each number once")
+
+
 def widest_kind(n_last_blocks: Sequence[int]) -> FeatureKind:
     """The kind that has the features of all kinds of a grid."""
     return FeatureKind(max(n_last_blocks), avgpool=True)

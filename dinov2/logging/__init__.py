@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from dinov2.distributed import get_global_rank, is_main_process
+from dinov2.errors import UserError
 
 from .helpers import MetricLogger, SmoothedValue
 from .sinks import MetricSink, make_sinks
@@ -21,6 +22,8 @@ def setup_logging(output: str | Path | None = None, *, level: int = logging.INFO
     Args:
         output: a run's folder, which gets logs/log.txt and logs/log.txt.rank{r}; or a file that ends
             with .txt or .log; or None for the console alone.
+    Raises:
+        UserError: if the file cannot be made there.
     """
     root = logging.getLogger()
     root.setLevel(level)
@@ -30,7 +33,11 @@ def setup_logging(output: str | Path | None = None, *, level: int = logging.INFO
     if is_main_process():
         root.addHandler(_configured(_ConsoleHandler()))
     if output is not None:
-        root.addHandler(_configured(logging.FileHandler(_log_file(Path(output)), mode="a", encoding="utf-8")))
+        try:
+            file = logging.FileHandler(_log_file(Path(output)), mode="a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--output-dir {output} cannot be used: {error}") from error
+        root.addHandler(_configured(file))
     logging.captureWarnings(True)
 
 

@@ -49,19 +49,8 @@ def open_pairs(tune: Any, *, transform: Callable[..., Any], max_pixels: int) -> 
             open_labelled(f"{name} {side}".strip(), path, transform=transform, max_pixels=max_pixels)
             for side, path in zip(("query", "test"), paths)
         )
-        _check_scored(test)
         pairs.append(Pair(name, query, *match_sets(query, [test])))
     return pairs
-
-
-def _check_scored(test: LabelledSet) -> None:
-    """Refuse tiles of a single class, on which everything scores 1 or not at all."""
-    present = test.labels.unique()
-    if len(present) < 2:
-        raise UserError(
-            f"all {len(test.labels):,} tiles of the {test.name} set {test.string} are of the class "
-            f"{test.classes[int(present[0])]!r}: expected two classes or more"
-        )
 
 
 def check_held_out(pair: Pair, *, share: float, seed: int) -> None:

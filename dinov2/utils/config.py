@@ -58,10 +58,7 @@ def setup(args: argparse.Namespace) -> DictConfig:
     use_deterministic_kernels(cfg.train.deterministic)
     distributed.enable(overwrite=True)
     torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        setup_logging(cfg.train.output_dir)
-    except OSError as error:
-        raise UserError(f"--output-dir {cfg.train.output_dir} cannot be used: {error}") from error
+    setup_logging(cfg.train.output_dir)
     seed_everything(cfg.train.seed)
     logger.info(
         f"{distributed.get_global_size()} process(es), device {distributed.get_device()}, torch {torch.__version__}"

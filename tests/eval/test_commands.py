@@ -125,9 +125,9 @@ def test_features_are_computed_once(place, tmp_path, suffix):
     without = [part for part in given if part not in ("--pretrained-weights", str(place / "weights.pth"))]
     assert run_knn_and_read(without, tmp_path) == expected
     assert len(results_of(tmp_path, "knn")["weights"]["sha256"]) == 64
-    with pytest.raises(UserError, match="has the features of another weights"):
+    with pytest.raises(UserError, match="has the features of other weights"):
         run(knn, arguments(place, tmp_path, "--untrained", "--features", str(file)))
-    with pytest.raises(UserError, match="has the features of another images"):
+    with pytest.raises(UserError, match="has the features of other images .crop_size 28, expected 14"):
         run(knn, [*given[: -len(TINY) - 1], "--crop-size", "14", "--opts", *TINY])
 
 
@@ -222,7 +222,11 @@ def test_cross_validation(place, tmp_path):
         (["--crop-size", "30"], "--crop-size 30: expected a multiple of student.patch_size, which is 14"),
         (["--train-dataset", ""], "there is nothing to learn from"),
         (["--val-dataset", ""], "there is nothing to be scored on"),
-        (["--n-last-blocks", "13"], r"last 13 blocks: expected 1 .. 12"),
+        (["--n-last-blocks", "13"], r"--n-last-blocks 13: expected 1 .. 12"),
+        (["--n-last-blocks", "0"], r"--n-last-blocks 0: expected 1 .. 12"),
+        (["--nb_knn", "5", "1", "5"], r"nb_knn=\[5, 1, 5\]: expected each number once"),
+        (["--n-per-class-list", "2", "2"], "n_per_class_list=.*: expected each number once"),
+        (["--group-by", "site"], "train set .* cannot be grouped by site: .* CSV:file=LIST.csv:site=COLUMN"),
         (["student.arch=vit_small"], "does not fit the backbone"),
         (["--features", "features.pt"], r"ends with .npz or .safetensors"),
     ],
@@ -230,3 +234,72 @@ def test_cross_validation(place, tmp_path):
 def test_mistakes(place, tmp_path, more, message):
     with pytest.raises(UserError, match=message):
         run(knn, [*arguments(place, tmp_path), *more])
+
+
+def without_extraction(monkeypatch) -> None:
+    """Fail where a feature would be computed."""
+    monkeypatch.setattr("dinov2.eval.subject.extract_features", lambda *args, **kwargs: pytest.fail("too late"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--n-folds", "1"], "1 folds of 12 groups"),
+        (["--n-folds", "13"], "13 folds of 12 groups"),
+        (["--probes", "1-NN", "linear", "1-NN"], "--probes 1-NN linear 1-NN: expected each classifier once"),
+        (["--n-last-blocks", "0", "4"], "--n-last-blocks 0 4: expected 1 .. 12"),
+        (["--n-last-blocks", "1", "1"], "--n-last-blocks 1 1: expected each number once"),
+    ],
+)
+def test_mistakes_in_folds_are_found_before_the_model_runs(place, tmp_path, monkeypatch, more, message):
+    without_extraction(monkeypatch)
+    with pytest.raises(UserError, match=message):
+        run(cross_validate, [*arguments(place, tmp_path), *more])
+
+
+def test_a_fold_with_one_class_to_learn_from(tmp_path, monkeypatch):
+    without_extraction(monkeypatch)
+    tiles = write_tiles(tmp_path / "tiles", slides=1)
+    given = [f"--train-dataset=ImageFolder:root={tiles}", "--untrained", *SIZES, "--output-dir", str(tmp_path / "out")]
+    with pytest.raises(UserError, match=r"fold 1 of 2 leaves only samples of the class 'c[01]' to train on"):
+        run(cross_validate, [*given, "--n-folds", "2", "--opts", *TINY])
+
+
+@pytest.mark.parametrize("command", [knn, linear, log_regression])
+def test_a_set_of_one_class_is_not_scored(place, tmp_path, command):
+    one = write_tiles(tmp_path / "one", classes=1, prefix="single")
+    with pytest.raises(UserError, match="all 12 tiles of the val set .* are of the class 'c0': expected two classes"):
+        run(command, arguments(place, tmp_path / "out", "--val-dataset", f"ImageFolder:root={one}"))
+
+
+def test_an_output_folder_that_cannot_be_made(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="--output-dir .*file.* cannot be used"):
+            run(knn, arguments(place, output))
+
+
+def listed(folder: Path, *, order: slice) -> str:
+    """A list of the tiles of a folder, the ones of each class in some order."""
+    paths = [path for label in sorted(folder.glob("c*")) for path in sorted(label.glob("*.png"))[order]]
+    rows = [f"{path},{path.parent.name}" for path in paths]
+    (folder / "list.csv").write_text("\n".join(["path,class", *rows]))
+    return f"CSV:file={folder / 'list.csv'}:label=class"
+
+
+def test_kept_features_of_other_tiles_are_refused(place, tmp_path):
+    """Both times the data set string, the number of tiles and their labels stay the same."""
+    tiles = write_tiles(tmp_path / "tiles", classes=3, prefix="own")
+    string = listed(tiles, order=slice(None))
+    given = arguments(place, tmp_path, "--features", str(tmp_path / "f.npz"), "--val-dataset", string)
+    expected = run_knn_and_read(given, tmp_path)
+    assert run_knn_and_read(given, tmp_path) == expected
+    assert run_knn_and_read([*given, "--group-by", "none"], tmp_path)
+    listed(tiles, order=slice(None, None, -1))
+    with pytest.raises(UserError, match=r"has the features of another val set \(other tiles\)"):
+        run(knn, given)
+    listed(tiles, order=slice(None))
+    picture, other = sorted((tiles / "c1").glob("*.png"))[:2]
+    picture.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match=r"has the features of another val set \(other tiles\)"):
+        run(knn, given)

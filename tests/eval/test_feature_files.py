@@ -27,9 +27,18 @@ def test_what_was_saved_is_loaded(path):
     assert origin_of(path) == ORIGIN
 
 
-@pytest.mark.parametrize("changed", [{"weights": "abd"}, {"train set": {"samples": 6}}, {"val set": {"samples": 1}}])
-def test_features_of_something_else(path, changed):
-    with pytest.raises(UserError, match=f"has the features of another {next(iter(changed))}"):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"weights": "f" * 64}, r"other weights\. Remove it"),
+        ({"tokens": "4_blocks"}, r"other tokens \(1_blocks_avgpool_False, expected 4_blocks\)"),
+        ({"train set": {"samples": 6}}, r"another train set \(samples 5, expected 6\)"),
+        ({"train set": {"samples": 5, "tiles": "f" * 64}}, r"another train set \(other tiles\)"),
+        ({"val set": {"samples": 1}}, r"another val set \(it has none of this one\)"),
+    ],
+)
+def test_features_of_something_else(path, changed, message):
+    with pytest.raises(UserError, match=f"has the features of {message}"):
         load_features(path, {**ORIGIN, **changed})
 
 

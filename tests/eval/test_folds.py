@@ -5,7 +5,8 @@ import torch
 from eval_making import clusters
 
 from dinov2.errors import UserError
-from dinov2.eval.folds import hold_out, make_folds
+from dinov2.eval.features import Features
+from dinov2.eval.folds import check_folds, hold_out, make_folds
 
 
 @pytest.mark.parametrize("groups", [0, 12])
@@ -54,3 +55,14 @@ def test_a_single_group(caplog):
     assert "all samples are of one group" in caplog.text
     with pytest.raises(UserError, match="one sample of each class is too few"):
         hold_out(clusters("folds", 3))
+
+
+def test_folds_that_leave_one_class_to_learn_from():
+    """Three slides of class a; class b in one slide, or in two, of which one is set aside in some fold."""
+    for b_slides, chooses, words in ((1, False, "to train on:"), (2, True, "to train on, once some are set aside")):
+        labels = torch.tensor([0] * 30 + [1] * 10 * b_slides)
+        samples = Features(torch.empty(len(labels), 0), labels, torch.arange(len(labels)) // 10)
+        folds = make_folds(samples, count=2)
+        with pytest.raises(UserError, match=f"fold . of 2 leaves only samples of the class 'a' {words}"):
+            check_folds(samples, folds, classes=["a", "b"], chooses=chooses)
+    check_folds(samples, folds, classes=["a", "b"])

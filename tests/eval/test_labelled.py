@@ -46,9 +46,7 @@ def test_a_tar_and_a_list_with_the_same_labels_go_together(tiles):
     write_csv(tiles / "labels.csv", [f"{path.name},{labels[path.parent.name]}" for path in paths])
     write_csv(tiles / "list.csv", [f"{path},{labels[path.parent.name]}" for path in paths])
     write_tar(tiles, tiles / "downstream_dataset.tar")
-    request = IndexRequest(
-        tiles / "downstream_dataset.tar", tiles, csv=tiles / "labels.csv", name="query"
-    )
+    request = IndexRequest(tiles / "downstream_dataset.tar", tiles, csv=tiles / "labels.csv", name="query")
     infer_entries(request)
     query = opened(f"KNN:root={tiles}:extra={tiles}:split=query", "query")
     assert query.classes == ["mucosa", "tumour"]
@@ -75,7 +73,7 @@ def test_slides_that_are_not_known(tiles):
     string = f"CSV:file={tiles / 'list.csv'}:label=kind"
     assert opened(string).groups is None
     assert opened(string).sites is None
-    with pytest.raises(UserError, match="cohort"):
+    with pytest.raises(UserError, match="cannot be grouped by cohort: .* tars that .*concat_entries.py has joined do"):
         opened(string, group_by="cohort")
 
 
@@ -136,3 +134,17 @@ def test_slides_on_both_sides(tmp_path, tiles, caplog):
     match_sets(train, [opened(f"ImageFolder:root={tiles}")])
     assert "8 of 8 slides of the val set, such as 'slide00', 'slide01'" in caplog.text
     assert "are in the train set as well" in caplog.text
+
+
+def test_slides_are_compared_whatever_tiles_are_grouped_by(tiles, caplog):
+    rows = [f"c{c}/slide{c}{s}_{t}.png,{c},p{s},h{s % 2}" for c in range(2) for s in range(4) for t in range(3)]
+    header = "path,kind,patient,hospital"
+    for name, patients in (("train", "p0 p1"), ("val", "p2 p3")):
+        mine = [row for row in rows if row.split(",")[2] in patients]
+        (tiles / f"{name}.csv").write_text("\n".join([header, *mine]))
+    string = f"CSV:file={tiles}/{{}}.csv:label=kind:group=patient:site=hospital"
+    train, val = (opened(string.format(name), name, group_by="site") for name in ("train", "val"))
+    match_sets(train, [val])
+    assert "are in the train set" not in caplog.text  # which has both hospitals
+    match_sets(train, [opened(string.format("train"), group_by="none")])
+    assert "2 of 2 slides of the val set, such as 'p0', 'p1', are in the train set as well" in caplog.text

@@ -16,9 +16,9 @@ from dinov2.errors import UserError
 # What does know a kind of groups, for messages.
 _WHO_KNOWS = defaultdict(
     lambda: "expected slide, site or cohort",
-    slide="a list of the tiles does with CSV:file=LIST.csv:group=COLUMN",
-    site="a list of the tiles does with CSV:file=LIST.csv:site=COLUMN",
-    cohort="several tars that scripts/concat_entries.py has joined do",
+    slide="a list that says it does: CSV:file=LIST.csv:group=COLUMN",
+    site="a list that says it does: CSV:file=LIST.csv:site=COLUMN",
+    cohort="tars that scripts/concat_entries.py has joined do",
 )
 
 

@@ -42,7 +42,7 @@ class TileDigest:
             UserError: if it is not there.
         """
         try:
-            found = os.stat(path)
+            found = path.stat()
         except OSError as error:
             raise UserError(f"{path} cannot be looked at: {error.strerror}") from error
         self.add_texts([str(path), f"{found.st_size} {found.st_mtime_ns}"])

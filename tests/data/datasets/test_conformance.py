@@ -72,6 +72,19 @@ def test_opened_again_it_is_the_same(made: Made) -> None:
 
 
 @every_dataset
+def test_the_digest_tells_tiles_from_others(made: Made) -> None:
+    dataset = make_dataset(dataset_str=made.string)
+    digest = dataset.digest()
+    assert len(digest) == 64
+    assert make_dataset(dataset_str=made.string).digest() == digest
+    file = Path(dataset.locate(5).archive)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert dataset.digest() != digest
+
+
+@every_dataset
 def test_no_file_is_open_before_the_first_read(made: Made) -> None:
     gc.collect()  # handles of other tests that wait for it
     before = open_files()
