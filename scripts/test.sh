@@ -13,6 +13,6 @@ mypy
 echo "== tests"
 python -m pytest "$@"
 if (($# == 0)); then
-    echo "== kills in numbers"
-    python -m pytest -m reliability -s
+    echo "== thorough tests"
+    python -m pytest -m thorough -s
 fi

@@ -63,6 +63,7 @@ def test_permutation_is_a_bijection(size):
     assert np.array_equal(order, backwards[::-1])  # a position's item does not depend on who else asks
 
 
+@pytest.mark.thorough  # 4 s
 def test_permutation_depends_on_its_key_and_is_uniform():
     size, keys = 16, 1000
     counts = np.zeros((size, size))

@@ -346,6 +346,7 @@ def mutate(tar: bytes, rng: random.Random) -> bytes:
     return tar
 
 
+@pytest.mark.thorough  # 10 s
 def test_mutated_headers_are_walked_like_the_slow_walker_does_or_refused_like_it_does(
     memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ def run_trials(images: Path, folder: Path, expected: Outcome, trials: int) -> in
 @pytest.mark.parametrize(
     "trials",
     [
-        pytest.param(40, marks=pytest.mark.reliability),  # 2 minutes on idle cores
+        pytest.param(40, marks=pytest.mark.thorough),  # 2 minutes on idle cores
         pytest.param(100, marks=pytest.mark.slow),  # 5 minutes
     ],
 )

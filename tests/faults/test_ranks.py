@@ -27,7 +27,7 @@ POINTS = ("save.begin", "shard.half_written", "shard.written", "save.before_agre
 @pytest.mark.parametrize(
     "trials",
     [
-        pytest.param(3, marks=pytest.mark.reliability),  # 20 s
+        pytest.param(3, marks=pytest.mark.thorough),  # 20 s
         pytest.param(10, marks=pytest.mark.slow),  # 1 minute
     ],
 )
@@ -83,7 +83,7 @@ CHANGES = [
     [Part(2, "FULL_SHARD"), Part(1, "NO_SHARD"), Part(2, "SHARD_GRAD_OP")],
     [Part(2, "SHARD_GRAD_OP"), Part(2, "NO_SHARD"), Part(2, "FULL_SHARD")],
     # 30 s
-    pytest.param([Part(2, "NO_SHARD"), Part(4, "FULL_SHARD"), Part(1, "NO_SHARD")], marks=pytest.mark.reliability),
+    pytest.param([Part(2, "NO_SHARD"), Part(4, "FULL_SHARD"), Part(1, "NO_SHARD")], marks=pytest.mark.thorough),
     pytest.param([Part(4, "SHARD_GRAD_OP"), Part(2, "FULL_SHARD"), Part(4, "NO_SHARD")], marks=pytest.mark.slow),
 ]
 

@@ -52,7 +52,7 @@ def test_any_number_of_workers(image_folder, tmp_path, undisturbed):
     print("\n0 -> 1 -> 2 -> 0 loader workers: bit-exact")
 
 
-@pytest.mark.reliability  # 8 s
+@pytest.mark.thorough  # 8 s
 def test_restarts_at_every_place_of_an_epoch(image_folder, tmp_path, undisturbed):
     """24 tiles make an epoch of six steps: restarts before the first step, five in an epoch, at its end, and in the
     last step."""
@@ -89,6 +89,7 @@ def test_a_line_of_metrics_cut_by_a_crash_is_written_again(image_folder, tmp_pat
     assert outcome(output) == undisturbed
 
 
+@pytest.mark.thorough  # 6 s
 def test_scores_are_neither_lost_nor_repeated(image_folder, tmp_path):
     sets = [f'tune.{name}_dataset_path=ImageFolder:root="{image_folder}"' for name in ("query", "test")]
     tune = (*sets, "tune.tile_size=28", "tune.crop_size=28", "tune.knn.nb_knn=[1]", "tune.tune_every_iterations=3")

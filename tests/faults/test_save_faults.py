@@ -31,7 +31,7 @@ def log(folder: Path) -> str:
     return (folder / "rank0.txt").read_text()
 
 
-@pytest.mark.reliability  # 20 s
+@pytest.mark.thorough  # 20 s
 def test_killed_at_every_point(image_folder, tmp_path):
     assert run(training(image_folder, tmp_path / "whole", *SHORT), tmp_path / "logs") == [0]
     expected = outcome(tmp_path / "whole", SHORT_STEPS)
@@ -59,6 +59,7 @@ def kill_at(images: Path, folder: Path, point: str) -> tuple[int, Outcome]:
     return newest.values["iteration"], outcome(output, SHORT_STEPS)
 
 
+@pytest.mark.thorough  # 5 s
 def test_an_error_at_every_point(image_folder, tmp_path, undisturbed):
     for number, error in enumerate((errno.ENOSPC, errno.EIO, errno.EROFS)):
         points = FAULT_POINTS[number::3]  # every point once, errors in turn
@@ -92,6 +93,7 @@ def full_from_step(first: int, last: int, ranks: tuple[int, ...]) -> Callable[[i
     return prepare
 
 
+@pytest.mark.thorough  # 8 s
 @pytest.mark.parametrize("ranks", [(0,), (1,), (0, 1)])
 def test_a_disk_that_is_full_for_a_while(image_folder, tmp_path, ranks):
     arguments = training(image_folder, tmp_path / "run", *FAST, "train.batch_size_per_gpu=2", "train.keep_last=0")

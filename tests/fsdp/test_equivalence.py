@@ -27,6 +27,7 @@ def test_two_ranks_train_like_one(alone, strategy, centering):
         assert_same_training(rank, alone[centering])
 
 
+@pytest.mark.thorough  # 3 s
 def test_four_ranks_with_uneven_rows_and_everything_else():
     """A patch head of its own, blocks in chunks, another number of masks on every rank, other strategies by module."""
     sections = {

@@ -275,6 +275,7 @@ def test_torchscript_refuses_other_images(tmp_path):
         model(torch.zeros(1, 3, 28, 112))  # as many patches
 
 
+@pytest.mark.thorough  # 4 s
 def test_large_graphs_keep_weights_beside_them(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_format, "_LARGEST_GRAPH", 0)
     model = backbone(**GATED)

@@ -51,6 +51,7 @@ def test_on_labelled_tiles(folder, tmp_path, capfd):
     assert "train.seed=3" in printed
 
 
+@pytest.mark.thorough  # 10 s
 def test_on_tiles_without_classes(folder, tmp_path):
     output = tmp_path / "out"
     main(get_args_parser().parse_intermixed_args(["--data", str(folder / "x"), "--output", str(output), *SHORT]))

@@ -190,6 +190,7 @@ def job_process(
     process_job(folder)
 
 
+@pytest.mark.thorough  # 7 s
 def test_five_requeues_end_where_an_uninterrupted_run_ends(image_folder, tmp_path):
     whole, broken, folder = tmp_path / "whole", tmp_path / "job-17", tmp_path / "slurm"
     assert run(arguments(image_folder, whole, *COMPLETE), tmp_path / "logs") == [0]

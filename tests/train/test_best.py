@@ -80,7 +80,7 @@ def test_nothing_is_kept_if_so_asked(image_folder, tmp_path, command):
 
 
 # Kills by the number of the save: 1 is that of step 3, 2 of step 4, 3 of step 8.
-@pytest.mark.reliability  # 8 s
+@pytest.mark.thorough  # 8 s
 @pytest.mark.parametrize("plan", ["save.begin=kill@1", "retention.done=kill@1", "save.before_rename=kill@3"])
 def test_kills_change_nothing(image_folder, tmp_path, command, plan):
     output = tmp_path / "run"

@@ -206,7 +206,7 @@ def run_pair_by_torchrun(command: list[str], logs: Path) -> None:
     [
         (run_pair, COMPARABLE),
         # 25 s: torchrun starts processes that import torch
-        pytest.param(run_pair_by_torchrun, [*COMPARABLE, ELSEWHERE], marks=pytest.mark.reliability),
+        pytest.param(run_pair_by_torchrun, [*COMPARABLE, ELSEWHERE], marks=pytest.mark.thorough),
     ],
 )
 def test_two_processes_train_like_one(launch, options, image_folder, tmp_path):

@@ -100,6 +100,7 @@ def test_the_line_for_people():
     assert summary(scores) == "balanced accuracy of teacher / student: k=20 50.0 / 25.0 %, crc linear 75.1 / 70.0 %"
 
 
+@pytest.mark.thorough  # 5 s
 def test_two_ranks_give_the_scores_of_one(image_folder, tmp_path, folders):
     # Of the same weights: after a step those of two ranks differ by rounding.
     settings = [*pair(*folders), *TUNE, *SHORT, "tune.probes=[knn,linear]", "tune.linear.iterations=5"]

@@ -80,6 +80,7 @@ def take_a_thousand_steps(rank: int, limits: TimeLimits) -> None:
                         time.sleep(0.05)
 
 
+@pytest.mark.thorough  # 4 s
 def test_no_false_alarm_in_a_thousand_steps(tmp_path):
     with forked(take_a_thousand_steps, TimeLimits(2.0, 2.0, 2.0, 2.0), logs=tmp_path) as processes:
         assert exit_codes(processes, 60) == [0]
