@@ -41,6 +41,7 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.thorough  # 13 s
 def test_training_commands_and_use_of_the_result(workplace):
     commands = block("bash", "infer_entries.py")
     commands = re.sub(r"pip install.*\n", "", commands)

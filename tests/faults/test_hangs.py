@@ -98,7 +98,7 @@ STOPPED = [ExitCode.HUNG, None]
         ("data wait", fail, FAILED),
         ("evaluation", fail, FAILED),
         ("backward", be_stopped, STOPPED),
-        ("data wait", be_stopped, STOPPED),
+        pytest.param("data wait", be_stopped, STOPPED, marks=pytest.mark.thorough),
         # 25 s
         pytest.param("evaluation", be_killed, KILLED, marks=pytest.mark.slow),
         pytest.param("backward", fail, FAILED, marks=pytest.mark.slow),

@@ -81,7 +81,7 @@ ALONE = Part(1, "NO_SHARD")
 CHANGES = [
     [Part(1, "NO_SHARD"), Part(2, "NO_SHARD"), Part(1, "NO_SHARD")],
     [Part(2, "FULL_SHARD"), Part(1, "NO_SHARD"), Part(2, "SHARD_GRAD_OP")],
-    [Part(2, "SHARD_GRAD_OP"), Part(2, "NO_SHARD"), Part(2, "FULL_SHARD")],
+    pytest.param([Part(2, "SHARD_GRAD_OP"), Part(2, "NO_SHARD"), Part(2, "FULL_SHARD")], marks=pytest.mark.thorough),
     # 30 s
     pytest.param([Part(2, "NO_SHARD"), Part(4, "FULL_SHARD"), Part(1, "NO_SHARD")], marks=pytest.mark.thorough),
     pytest.param([Part(4, "SHARD_GRAD_OP"), Part(2, "FULL_SHARD"), Part(4, "NO_SHARD")], marks=pytest.mark.slow),

@@ -44,6 +44,7 @@ def test_four_ranks_with_uneven_rows_and_everything_else():
     assert_same_training(run_ranks(partial(train_tiny, **masks), 4, cfg, 4)[3], expected)
 
 
+@pytest.mark.thorough  # 6 s
 @pytest.mark.parametrize(
     ("strategy", "centering", "masked"),
     [

@@ -23,6 +23,7 @@ def run(image_folder, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.thorough  # 7 s
 def test_from_checkpoints_exports_and_the_reference_s_layout(run):
     saved = SavedCheckpoint(run / "checkpoints" / "step-0000002").read_all()
     model = {name.removeprefix("model."): tensor for name, tensor in saved.items() if name.startswith("model.")}

@@ -178,6 +178,7 @@ def test_published_weights_bring_their_facts(tmp_path, cache):
     assert plain(entry.notice) in card
 
 
+@pytest.mark.thorough  # 4 s
 def test_commands_of_the_page(run, tmp_path, monkeypatch, cache):
     page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text()
     commands = re.search(r"```bash\n(.*?)```", page, flags=re.DOTALL)[1].splitlines()

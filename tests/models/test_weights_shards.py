@@ -74,6 +74,7 @@ def test_parts_become_the_whole(group, tmp_path):
         read_networks(paths[0])
 
 
+@pytest.mark.thorough  # 5 s
 def test_the_script(group, tmp_path):
     state = small_model().state_dict()
     paths = write_parts(tmp_path, state, ranks=2)

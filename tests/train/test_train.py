@@ -265,6 +265,7 @@ def test_output_folder_that_cannot_be_made(output, image_folder, tmp_path):
         train(image_folder, tmp_path / output)
 
 
+@pytest.mark.thorough  # 10 s: starts processes that import torch
 def test_mistakes_end_without_traceback(image_folder, tmp_path):
     found = run("dinov2/train/train.py", *arguments(image_folder, tmp_path / "run", "optim.epoch=3"))
     assert found.returncode == 2
