@@ -122,7 +122,7 @@ class Card:
         versions = {"dinov2-pathology": dinov2.__version__, "Python": platform.python_version(), **self.kind.versions()}
         return (
             f"Checked when it was made: class and patch tokens of {NUM_TILES} synthetic H&E tiles, computed with "
-            f"{self.kind.library} from these files, differ from those of the model by at most {self.difference:.1e} "
+            f"{self.kind.loaded_by} from these files, differ from those of the model by at most {self.difference:.1e} "
             "of the largest number (float32, on a CPU). Made with "
             f"{', '.join(f'{name} {number}' for name, number in versions.items())}."
         )

@@ -51,12 +51,12 @@ class ExportFormat(ABC):
     """A kind of export.
 
     Attributes:
-        library: that loads it.
+        loaded_by: the library that loads it.
         requires: packages without which it cannot be made and checked; their modules have the same names.
         card_library: what Hugging Face calls the library.
     """
 
-    library: ClassVar[str]
+    loaded_by: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     card_library: ClassVar[str] = ""
 
@@ -89,7 +89,7 @@ class ExportFormat(ABC):
         missing = [package for package in self.requires if find_spec(package) is None]
         if missing:
             raise UserError(
-                f"an export for {self.library} is checked with it, and {', '.join(missing)} cannot be found: "
+                f"an export for {self.loaded_by} is checked with it, and {', '.join(missing)} cannot be found: "
                 f"pip install {' '.join(missing)}, or in the repository pip install -e '.[export]'"
             )
 

@@ -35,7 +35,7 @@ cls, patches = tokens[:, 0], tokens[:, 1 + getattr(model.config, "num_register_t
 class HuggingFaceFormat(ExportFormat):
     """`model.safetensors`, `config.json` and `preprocessor_config.json`, as on a model page of Hugging Face."""
 
-    library = "transformers"
+    loaded_by = "transformers"
     requires = ("transformers",)
     card_library = "transformers"
 

@@ -32,7 +32,7 @@ cls, patches = session.run(["cls_token", "patch_tokens"], {{"images": images}})
 class OnnxFormat(ExportFormat):
     """`model.onnx`: images (B, 3, S, S) of any number and one size -> cls_token (B, D), patch_tokens (B, N, D)."""
 
-    library = "onnxruntime"
+    loaded_by = "onnxruntime"
     requires = ("onnx", "onnxscript", "onnxruntime")
     card_library = "onnx"
 

@@ -35,7 +35,7 @@ cls, patches = features["x_norm_clstoken"], features["x_norm_patchtokens"]
 class SafetensorsFormat(ExportFormat):
     """`model.safetensors` with the names of DINOv2's published files."""
 
-    library = "safetensors"
+    loaded_by = "safetensors"
     requires = ("safetensors",)
 
     def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:

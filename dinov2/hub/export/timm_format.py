@@ -35,7 +35,7 @@ cls, patches = tokens[:, 0], tokens[:, model.num_prefix_tokens :]
 class TimmFormat(ExportFormat):
     """`model.safetensors` and `config.json`, as on a model page of timm."""
 
-    library = "timm"
+    loaded_by = "timm"
     requires = ("timm",)
     card_library = "timm"
 

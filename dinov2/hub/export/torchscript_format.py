@@ -50,7 +50,7 @@ class _OneSize(nn.Module):
 class TorchScriptFormat(ExportFormat):
     """`model.ts.pt`: images (B, 3, S, S) of any number and one size -> (class tokens, patch tokens)."""
 
-    library = "torch.jit"
+    loaded_by = "torch.jit"
 
     def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:
         """A trace; the notes are in the file as notes.json."""

@@ -77,5 +77,5 @@ def _checked_format(request: Request) -> ExportFormat:
 def _compare(model: DinoVisionTransformer, kind: ExportFormat, folder: Path, notes: Notes) -> float:
     images = demo_tiles(notes.image_size, notes.mean, notes.std)  # (B, 3, S, S)
     difference = largest_difference(TokenModel(model), kind.load(folder), images)
-    check_equal(difference, kind.library)
+    check_equal(difference, kind.loaded_by)
     return difference
