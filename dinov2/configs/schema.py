@@ -237,6 +237,7 @@ class TuneConfig:
     datasets: dict[str, Any] = MISSING  # names of the user's own
     allow_overlap: list[str] = MISSING
     probes: list[str] = MISSING
+    student: bool = MISSING
     tune_every_pct: float | None = MISSING
     tune_every_iterations: int | None = MISSING
     tile_size: int = MISSING

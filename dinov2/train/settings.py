@@ -40,6 +40,7 @@ FREE = (
     "tune.tune_every*",
     "tune.allow_overlap",
     "tune.probes",
+    "tune.student",
     "tune.resamples",
     "tune.keep_best",
     "tune.knn.batch_size",

@@ -80,13 +80,20 @@ class StartingPoint:
             parts = [part for part in self.wanted if part in network]
             for part in parts:
                 self._load(name, part, network[part])
-            logger.info(f"{name}: {', '.join(parts)} from {self.path}")
+            owner = " of the teacher, which the export has alone," if self._is_teacher_alone else ""
+            logger.info(f"{name}: {', '.join(parts)}{owner} from {self.path}")
+
+    @property
+    def _is_teacher_alone(self) -> bool:
+        """Whether there is nothing of a student, as in DINOv2's own exports: both networks begin as the teacher."""
+        return all(part.network == "teacher" for part in self.files)
 
     def _load(self, network: str, part: str, module: nn.Module) -> None:
         if part == "backbone":
             load_pretrained_backbone(module, self._file(_Part(network)), options=LoadOptions(network=network))
             return
-        file = self._file(*([_Part(network, part)] if _Part(network, part) in self.files else [_Part(network)]))
+        alone = _Part("teacher" if self._is_teacher_alone else network, part)
+        file = self._file(alone if alone in self.files else _Part(network))
         heads = read_networks(file).choose(network)[1].heads
         if part not in heads:
             raise UserError(f"{file} has no {part}; head.load says what is taken from head.head_path")
@@ -96,6 +103,8 @@ class StartingPoint:
             raise UserError(f"the {part} in {file} does not fit the configuration: {error}") from error
 
     def _file(self, part: _Part) -> Path:
+        if self._is_teacher_alone:
+            part = part._replace(network="teacher")
         if part not in self.files:
             names = ", ".join(sorted(path.name for path in self.files.values()))
             raise UserError(

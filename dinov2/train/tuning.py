@@ -10,15 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dinov2.configs.tune_scores import TEACHER, full_name, trackable_scores
 from dinov2.data.datasets import TileDataset
 from dinov2.data.transforms import make_classification_eval_transform
+from dinov2.errors import UserError
 from dinov2.eval.features import Extraction, Features, Network, Rounds, extract_features, plain_rounds
 from dinov2.eval.knn_votes import KnnSettings
 from dinov2.eval.labelled import label_features
 from dinov2.eval.linear_heads import LinearSettings
 from dinov2.eval.pair_scores import PairSettings, score_pair
 from dinov2.eval.tokens import backbone_network, evaluated
+from dinov2.models import build_model_from_cfg
 from dinov2.utils.atomic import write_text
 
 from .ssl_meta_arch import SSLMetaArch
@@ -27,7 +31,6 @@ from .tuning_sets import Pair, check_held_out, check_overlaps, open_pairs
 logger = logging.getLogger("dinov2")
 
 STUDENT = "student"
-NETWORKS = (TEACHER, STUDENT)
 
 # Names of scores that the line for people shows.
 _SHOWN = re.compile(rf"(?P<place>(.+\.)?){TEACHER}\.(?!site_)((?P<probe>\w+)_)?bacc(_(?P<case>\d+(_\d+shot)?))?")
@@ -46,6 +49,8 @@ class Tuner:
         """
         self.cfg = cfg
         self.settings = pair_settings(cfg.tune)
+        self.networks = (TEACHER, STUDENT) if cfg.tune.student else (TEACHER,)
+        _check_depth(cfg, self.settings.kind.num_blocks)
         self.pairs = open_pairs(
             cfg.tune,
             transform=make_classification_eval_transform(
@@ -85,7 +90,7 @@ class Tuner:
 
     def _features(self, model: SSLMetaArch, pair: Pair, rounds: Rounds) -> dict[str, tuple[Features, Features]]:
         """Query and test features by each network."""
-        backbones = {name: model.get_submodule(f"{name}.backbone") for name in NETWORKS}
+        backbones = {name: model.get_submodule(f"{name}.backbone") for name in self.networks}
         networks = {name: self._network(name, backbone, model) for name, backbone in backbones.items()}
         how = Extraction(
             batch_size=self.cfg.tune.knn.batch_size,
@@ -98,7 +103,7 @@ class Tuner:
             found = [extract_features(networks, one.dataset, device=model.device, how=how) for one in sets]
         return {
             name: tuple(label_features(sets, [features[name].values for features in found]))  # type: ignore[misc]
-            for name in NETWORKS
+            for name in self.networks
         }
 
     def _network(self, name: str, backbone: Any, model: SSLMetaArch) -> Network:
@@ -131,10 +136,12 @@ def summary(scores: Mapping[str, float]) -> str:
     shown = []
     for name, value in scores.items():
         if found := _SHOWN.fullmatch(name):
-            other = scores[f"{found['place']}{STUDENT}.{name.rpartition('.')[2]}"]
+            other = scores.get(f"{found['place']}{STUDENT}.{name.rpartition('.')[2]}")
             label = (found["place"].rstrip("."), found["probe"], found["case"] and f"k={found['case']}")
-            shown.append(f"{' '.join(filter(None, label))} {100 * value:.1f} / {100 * other:.1f} %")
-    return f"balanced accuracy of {TEACHER} / {STUDENT}: {', '.join(shown)}"
+            beside = "" if other is None else f" / {100 * other:.1f}"
+            shown.append(f"{' '.join(filter(None, label))} {100 * value:.1f}{beside} %")
+    names = f"{TEACHER} / {STUDENT}" if any(f"{STUDENT}." in name for name in scores) else TEACHER
+    return f"balanced accuracy of {names}: {', '.join(shown)}"
 
 
 def append_scores(path: Path, scores: Mapping[str, float], iteration: int) -> None:
@@ -149,6 +156,17 @@ def append_scores(path: Path, scores: Mapping[str, float], iteration: int) -> No
 def write_scores(path: Path, scores: Mapping[str, float], iteration: int) -> None:
     """Write scores to a file of their own."""
     write_text(path, json.dumps({"iteration": iteration, **scores}, indent=1) + "\n")
+
+
+def _check_depth(cfg: Any, wanted: int) -> None:
+    """Refuse probes of more blocks than the backbone has, before it is built."""
+    with torch.device("meta"):  # no memory for its parameters
+        depth = build_model_from_cfg(cfg, only_teacher=True)[0].n_blocks
+    if wanted > depth:
+        raise UserError(
+            f"tune.linear.n_last_blocks={list(cfg.tune.linear.n_last_blocks)}: student.arch={cfg.student.arch} has "
+            f"{depth} blocks"
+        )
 
 
 def _warn_of_unknown_score(tune: Any) -> None:

@@ -9,7 +9,7 @@ from runs import SMALL, metrics_of, train
 from steps import batches_of_rank, tiny_config
 
 from dinov2.errors import UserError
-from dinov2.train.export import export_networks
+from dinov2.train.export import export_networks, export_teacher
 from dinov2.train.schedules import ScheduleValues
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.train.starting_point import StartingPoint
@@ -96,6 +96,17 @@ def test_names_of_the_release_of_roth(cfg, state_of, tmp_path):
         StartingPoint(head_section(release))
     assert StartingPoint(head_section(release / ZENODO)).iteration == 10_000
     assert StartingPoint(head_section(release / ZENODO.replace("9999", "1999"))).iteration == 2_000
+
+
+def test_an_export_of_the_teacher_alone_starts_both_networks(cfg, state_of, tmp_path):
+    model = trained(cfg, state_of)
+    model.student.load_state_dict(model.teacher.state_dict())
+    export_teacher(model, tmp_path / "training_1")
+    other = SSLMetaArch(cfg)
+    StartingPoint(head_section(tmp_path / "training_1")).load(other)
+    (batch,) = batches_of_rank(7)
+    ours, theirs = (dict(one.forward_backward(batch, 0.07)) for one in (other, model))
+    assert {name: loss.item() for name, loss in ours.items()} == {name: loss.item() for name, loss in theirs.items()}
 
 
 def test_parts_that_are_not_loaded_are_equal_in_both_networks(state_of, tmp_path):

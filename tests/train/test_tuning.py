@@ -66,6 +66,20 @@ def test_scores_at_the_start_in_between_and_at_the_end(image_folder, tmp_path, t
     assert all(line["teacher.acc_1"] == 1.0 for line in lines)  # query and test are the same tiles
 
 
+def test_the_teacher_alone(image_folder, tmp_path, tune_options):
+    train(image_folder, tmp_path / "run", *tune_options, "tune.student=false", "tune.resamples=0")
+    names = {name for line in scores_of(tmp_path / "run") for name in line} - {"iteration"}
+    assert names == {f"teacher.{metric}_{k}" for metric in ("acc", "bacc", "auc", "f1") for k in (1, 5)}
+    assert "balanced accuracy of teacher: k=1 100.0 %" in log_of(tmp_path / "run")
+
+
+def test_more_blocks_than_there_are(image_folder, tmp_path, tune_options, monkeypatch):
+    monkeypatch.setattr(train_module, "build_model", lambda *args: pytest.fail("a model was built"))
+    deep = ["tune.probes=[linear]", "tune.linear.n_last_blocks=[3]"]
+    with pytest.raises(UserError, match=r"n_last_blocks=\[3\]: student.arch=vit_mini has 2 blocks"):
+        train(image_folder, tmp_path / "run", *tune_options, *deep)
+
+
 def test_all_probes_on_several_data_sets(image_folder, tmp_path, folders):
     query, test = folders
     settings = [
