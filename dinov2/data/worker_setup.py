@@ -2,9 +2,7 @@
 
 import faulthandler
 import gc
-import os
 import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +10,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from dinov2.logging import log_descriptor
+from dinov2.utils.child_processes import follow_parent
 from dinov2.utils.signals import signals_held
 
 from .reading_now import ReadingBoard
-
-PARENT_CHECK = 2.0  # seconds after which a worker has noticed that its parent is gone
 
 
 def start_workers(loader: DataLoader) -> Iterator[Any]:
@@ -30,35 +27,11 @@ class WorkerSetup:
 
     def __init__(self, num_workers: int) -> None:
         self.board = ReadingBoard(num_workers)
-        self.parent = os.getpid()
 
     def __call__(self, worker: int) -> None:
         """Set up worker number `worker`."""
         torch.set_num_threads(1)  # there are as many workers as cores already
         gc.enable()  # the training collects at chosen steps and workers are forked from it
         self.board.occupy(worker)
-        leave_signals_to(self.parent)
+        follow_parent()
         faulthandler.register(signal.SIGQUIT, file=log_descriptor(), all_threads=True)
-
-
-def leave_signals_to(parent: int) -> None:
-    """Go on when the whole process group is asked to stop; only the parent process ends this one, and its own end.
-
-    Schedulers and terminals send a signal to all processes of a job. A worker that ended at once would take the
-    training down in the middle of a step, before it could save.
-    """
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    if not hasattr(signal, "sigtimedwait"):  # macOS, where no scheduler sends anything
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent says so, or is gone; also while the main thread is stuck in a read."""
-    while os.getppid() == parent:
-        received = signal.sigtimedwait({signal.SIGTERM}, PARENT_CHECK)
-        if received is not None and received.si_pid == parent:
-            break
-    os._exit(0)

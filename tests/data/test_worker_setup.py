@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from forks import is_running, wait_until
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dinov2.data.worker_setup import WorkerSetup, start_workers
 from dinov2.utils.signals import STOP_SIGNALS
@@ -37,6 +37,14 @@ def batches():
 def test_settings_of_a_worker(batches):
     ((process, collects, threads),) = next(batches).tolist()
     assert (process != os.getpid(), collects, threads) == (True, 1, 1)
+
+
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.thorough)])  # 3 s each
+def test_workers_that_are_not_forked(method):
+    """Python 3.14 starts them by a fork server, which is then their parent process."""
+    options = {"num_workers": 1, "multiprocessing_context": method, "worker_init_fn": WorkerSetup(1)}
+    loader = DataLoader(TensorDataset(torch.arange(3)), **options)
+    assert [batch.tolist() for (batch,) in start_workers(loader)] == [[0], [1], [2]]
 
 
 def test_only_the_parent_ends_a_worker(batches):
