@@ -12,17 +12,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dinov2.data.tar_index import ConcatRequest, concat_entries
-from dinov2.errors import UserError
+from dinov2.utils.cli import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
     args = parse(argv)
-    try:
-        report = concat_entries(ConcatRequest(args.root, args.output_root, args.suffix, tuple(args.cohorts)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    report = concat_entries(ConcatRequest(args.root, args.output_root, args.suffix, tuple(args.cohorts)))
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(report.line())
@@ -41,4 +37,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dinov2.data.tar_index import GROUP_COLUMNS, GROUP_KINDS, GroupRequest, group_entries
-from dinov2.errors import UserError
+from dinov2.utils.cli import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,11 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     request = GroupRequest(
         args.tarball_path, args.output_root, args.name, args.suffix, args.pattern, args.csv, columns, args.kind
     )
-    try:
-        report = group_entries(request)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    report = group_entries(request)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(report.line())
@@ -62,4 +58,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -11,22 +11,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dinov2.data.tar_index import IndexRequest, LabelColumns, infer_entries
-from dinov2.errors import UserError
+from dinov2.utils.cli import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
     args = parse(argv)
     columns = LabelColumns(file=args.file_name, label=args.label_name, class_name=args.class_name)
-    try:
-        report = infer_entries(
-            IndexRequest(
-                args.tarball_path, args.output_root, args.name, args.suffix, args.keep, args.remove, args.csv, columns
-            )
+    report = infer_entries(
+        IndexRequest(
+            args.tarball_path, args.output_root, args.name, args.suffix, args.keep, args.remove, args.csv, columns
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    )
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(report.line())
@@ -58,4 +54,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

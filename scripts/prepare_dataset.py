@@ -12,17 +12,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dinov2.data.tar_index import PrepareRequest, prepare_dataset
-from dinov2.errors import UserError
+from dinov2.utils.cli import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
     request = PrepareRequest(**vars(parse(argv)))
-    try:
-        index, check = prepare_dataset(request)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    index, check = prepare_dataset(request)
     print(f"{index.line()}\n{check.line()}")
     if request.name == "pretrain":
         print(f"\nin the configuration:\n  train:\n    dataset_path: '{request.dataset_string}'")
@@ -45,4 +41,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

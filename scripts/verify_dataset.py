@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dinov2.data.tar_index import VerifyRequest, verify_dataset
-from dinov2.errors import UserError
+from dinov2.utils.cli import run_command
 
 SHOWN = 10
 
@@ -21,11 +21,7 @@ SHOWN = 10
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
     args = parse(argv)
-    try:
-        report = verify_dataset(VerifyRequest(**vars(args)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    report = verify_dataset(VerifyRequest(**vars(args)))
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
     for fault in report.archive:
@@ -55,4 +51,4 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

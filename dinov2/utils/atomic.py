@@ -14,35 +14,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dinov2.utils.outputs import output_errors
+
 ABANDONED_AFTER = 86400.0  # seconds without a change after which a temporary of another machine counts as left behind
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<process>\d+)\.[0-9a-f]{8}\.tmp")
-_mine: set[str] = set()  # names of the temporaries that this process is writing
+_mine: set[Path] = set()  # the temporaries that this process is writing
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path to write; when the block succeeds it is flushed to disk and takes the place of `path`."""
+    """A temporary path to write; when the block succeeds it is flushed to disk and takes the place of `path`.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path.parent, path.name)
-    with temporary_path(path) as temporary:
-        yield temporary
-        fsync(temporary)
-        temporary.replace(path)
-        fsync(path.parent)
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent, path.name)
+        with temporary_path(path) as temporary:
+            yield temporary
+            fsync(temporary)
+            temporary.replace(path)
+            fsync(path.parent)
 
 
 @contextmanager
 def temporary_path(path: Path) -> Iterator[Path]:
     """A hidden path beside `path` for a file or a folder; what is left there at the end of the block is removed."""
     temporary = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    _mine.add(temporary.name)
+    _mine.add(temporary)
     try:
         yield temporary
     finally:
         remove(temporary)
-        _mine.discard(temporary.name)
+        _mine.discard(temporary)
 
 
 def remove_abandoned(folder: Path, name: str | None = None) -> None:
@@ -58,6 +65,12 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
         match = _TEMPORARY.fullmatch(path.name)
         if match and name in (None, match["name"]) and _is_abandoned(path, match["host"], int(match["process"])):
             remove(path)
+
+
+def remove_mine() -> None:
+    """Remove all that this process is writing, because it ends."""
+    for path in list(_mine):
+        remove(path)
 
 
 def remove(path: Path) -> None:
@@ -87,7 +100,7 @@ def fsync(path: Path) -> None:
 
 
 def _is_abandoned(path: Path, host: str, process: int) -> bool:
-    if path.name in _mine:
+    if path in _mine:
         return False
     if host == _host():
         # The number of this process under another name: that of an earlier one, as where containers start anew.

@@ -1,4 +1,4 @@
-"""Derived seeds, atomic files, dtypes and command lines."""
+"""Derived seeds, atomic files and dtypes."""
 
 import random
 
@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dinov2.errors import UserError, unknown_name
+from dinov2.errors import unknown_name
 from dinov2.utils.atomic import atomic_path, write_text
-from dinov2.utils.cli import run_command
 from dinov2.utils.dtype import autocast, compute_dtype, full_float32
 from dinov2.utils.rng import derive_seed, seeded
 
@@ -86,21 +85,6 @@ def test_autocast_computes_in_the_named_dtype():
         assert linear(x).dtype == torch.bfloat16
     with autocast("fp16", CPU):
         assert linear(x).dtype == torch.float32
-
-
-def test_commands_show_mistakes_without_traceback(capsys):
-    def fail() -> int:
-        raise UserError(
-            "Caught UserError in DataLoader worker process 0.\nTraceback ...\nx.UserError: tile 3 is broken\n"
-        )
-
-    with pytest.raises(SystemExit) as found:
-        run_command(fail)
-    assert found.value.code == 2
-    assert capsys.readouterr().err == "error: tile 3 is broken\n"
-    with pytest.raises(SystemExit) as found:
-        run_command(lambda: 0)
-    assert found.value.code == 0
 
 
 def test_unknown_names_without_a_near_one_list_all():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dinov2.data.demo.baselines import colour_baselines
 from dinov2.data.demo.slides import make_demo_dataset
+from dinov2.utils.cli import run_command
 
 logger = logging.getLogger("dinov2")
 
@@ -59,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

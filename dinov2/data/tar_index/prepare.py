@@ -10,6 +10,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -129,15 +130,12 @@ class _Packer:
 
     def add(self, path: Path, name: str, *, linked: bool) -> None:
         """Append one file under `name`; `linked` if it may be met again through links."""
-        try:
+        with _reading(path):
             if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
                 raise SelectionError(f"{show_name(path)} is not an ordinary file. Remove it from the folder.")
-            with path.open("rb") as source:
-                self._append(source, os.fstat(source.fileno()), name, linked=linked)
-        except OSError as error:
-            raise SelectionError(
-                f"{show_name(path)} cannot be read: {error.strerror}. A link to a file that is gone?"
-            ) from error
+            source = path.open("rb")
+        with source:
+            self._append(source, os.fstat(source.fileno()), name, linked=linked)
         self.count += 1
 
     def close(self) -> None:
@@ -166,10 +164,24 @@ class _Packer:
 
     def _copy(self, source: BinaryIO) -> int:
         copied = 0
-        while data := source.read(COPY_BYTES):
+        while True:
+            with _reading(source.name):
+                data = source.read(COPY_BYTES)
+            if not data:
+                return copied
             self._file.write(data)
             copied += len(data)
-        return copied
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Blame a file that is packed for what goes wrong in the block, and only for that."""
+    try:
+        yield
+    except OSError as error:
+        raise SelectionError(
+            f"{show_name(path)} cannot be read: {error.strerror}. A link to a file that is gone?"
+        ) from error
 
 
 def _header(info: tarfile.TarInfo) -> bytes:

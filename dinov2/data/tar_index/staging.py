@@ -7,9 +7,8 @@ tar it was made from, so every mixture that a kill can leave is either consisten
 """
 
 import os
-import secrets
-import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -23,9 +22,8 @@ from dinov2.data.tar_index.fingerprint import (
     side_name,
 )
 from dinov2.errors import UserError
-from dinov2.utils.atomic import fsync, write_text
-
-LEFTOVER_SECONDS = 24 * 3600
+from dinov2.utils.atomic import fsync, remove_abandoned, temporary_path, write_text
+from dinov2.utils.outputs import output_errors, try_folder
 
 
 class Staging:
@@ -37,27 +35,25 @@ class Staging:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._files: dict[str, tuple[Path, BinaryIO]] = {}
+        self._cleanup = ExitStack()
 
     def __enter__(self) -> "Staging":
+        """Try the folder, before the work that fills the files."""
+        try_folder(self.folder)
+        self._cleanup.enter_context(output_errors(self.folder))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for path, file in self._files.values():
-            file.close()
-            path.unlink(missing_ok=True)
+        self._cleanup.__exit__(kind, error, trace)
 
     def open(self, name: str) -> BinaryIO:
         """A new, empty file that will become `name`."""
-        self._sweep(name)
-        path = self.folder / f".{name}.{secrets.token_hex(8)}.tmp"
-        try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "w+b")
-        except OSError as error:
-            raise UserError(
-                f"cannot write into {str(self.folder)!r}: {error.strerror}. Check --output_root."
-            ) from error
+        remove_abandoned(self.folder, name)
+        path = self._cleanup.enter_context(temporary_path(self.folder / name))
+        file = path.open("x+b")
+        self._cleanup.callback(_close, file)
         self._files[name] = (path, file)
         return file
 
@@ -94,11 +90,11 @@ class Staging:
             path.replace(self.folder / name)
         fsync(self.folder)
 
-    def _sweep(self, name: str) -> None:
-        """Remove what killed runs left behind more than a day ago."""
-        for path in self.folder.glob(f".{name}.*.tmp"):
-            if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
-                path.unlink(missing_ok=True)
+
+def _close(file: BinaryIO) -> None:
+    """Close a file whose last bytes may find no room; that has been told before."""
+    with suppress(OSError):
+        file.close()
 
 
 def _readable_records(folder: Path, prefix: str | None) -> dict[str, list[SideFileRecord]]:
