@@ -11,10 +11,8 @@ byte. While the set is being written the folder holds a file `UNFINISHED`; `labe
 import csv
 import io
 import math
-import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +24,9 @@ import numpy as np
 
 from dinov2.data.demo.optics import make_slide_look
 from dinov2.data.demo.tiles import DEMO_CLASSES, MIN_TILE_SIZE, draw_tile
+from dinov2.errors import UserError
+from dinov2.utils.outputs import output_errors
+from dinov2.utils.pool import in_order
 
 SPLITS = ("pretrain", "query", "test")
 QUERY_SHARE = TEST_SHARE = 0.2
@@ -122,7 +123,7 @@ def make_demo_dataset(
     )
     root = Path(output_root)
     plan = plan_tiles(seed=seed, num_tiles=num_tiles, num_slides=num_slides)
-    with _unfinished(root):
+    with output_errors(root), _unfinished(root):
         write = partial(_write_group, root=root, seed=seed, tile_size=tile_size)
         _write_tiles(root, plan, write=write, num_workers=num_workers, progress=progress)
         _write_keep_lists(root, plan)
@@ -178,23 +179,23 @@ def draw_jpeg(tile: DemoTile, *, seed: int, tile_size: int) -> bytes:
 
 
 def _check_arguments(*, seed: int, num_tiles: int, num_slides: int, tile_size: int, num_workers: int) -> None:
-    """Raises a ValueError that names what is wrong and what would be right."""
+    """Raises a UserError that names what is wrong and what would be right."""
     if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}")
+        raise UserError(f"seed must be 0 or more, got {seed}")
     if num_slides < len(SPLITS):
-        raise ValueError(
+        raise UserError(
             f"num_slides must be at least {len(SPLITS)}, one for each of {', '.join(SPLITS)}; got {num_slides}"
         )
     least = num_slides * len(DEMO_CLASSES)
     if num_tiles < least:
-        raise ValueError(
+        raise UserError(
             f"num_tiles must be at least {least}, so that each of {num_slides} slides has each of "
             f"{len(DEMO_CLASSES)} classes; got {num_tiles}. Ask for more tiles or fewer slides"
         )
     if tile_size < MIN_TILE_SIZE:
-        raise ValueError(f"tile_size must be at least {MIN_TILE_SIZE} px, got {tile_size}")
+        raise UserError(f"tile_size must be at least {MIN_TILE_SIZE} px, got {tile_size}")
     if num_workers < 0:
-        raise ValueError(f"num_workers must be 0 (this process) or more, got {num_workers}")
+        raise UserError(f"num_workers must be 0 (this process) or more, got {num_workers}")
 
 
 @contextmanager
@@ -205,7 +206,7 @@ def _unfinished(root: Path) -> Iterator[None]:
         shutil.rmtree(root / "tiles", ignore_errors=True)
         (root / "labels.csv").unlink(missing_ok=True)
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"{root} exists and is not an empty folder; choose another one or remove it first")
+        raise UserError(f"{root} exists and is not an empty folder; choose another one or remove it first")
     root.mkdir(parents=True, exist_ok=True)
     marker.write_text("This demonstration data set is still being written, or was interrupted.\n")
     yield
@@ -225,29 +226,15 @@ def _write_tiles(
     for slide_name in dict.fromkeys(tile.slide_name for tile in plan):
         (root / "tiles" / slide_name).mkdir(parents=True)
     done = 0
-    with _mapper(num_workers) as mapper:
-        for count in mapper(write, groups):
-            done += count
-            if progress is not None:
-                progress(done, len(plan))
-
-
-@contextmanager
-def _mapper(num_workers: int) -> Iterator[Callable]:
-    """`map` in this process or over workers.
-
-    Workers are spawned: forking would copy the locks of threads that torch or OpenCV started.
-    """
-    if num_workers == 0:
-        yield map
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield pool.map
+    for _, count in in_order(write, groups, workers=num_workers):
+        done += count
+        if progress is not None:
+            progress(done, len(plan))
 
 
 def _write_group(tiles: list[DemoTile], *, root: Path, seed: int, tile_size: int) -> int:
     """Draws and writes some tiles; returns their number."""
+    cv2.setNumThreads(1)  # there are other processes
     for tile in tiles:
         path = root / "tiles" / tile.slide_name / tile.filename
         path.write_bytes(draw_jpeg(tile, seed=seed, tile_size=tile_size))

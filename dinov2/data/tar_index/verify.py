@@ -6,16 +6,11 @@ decodable. A fingerprint that does not fit is noted first.
 """
 
 import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +36,11 @@ from dinov2.data.tar_index.staging import Staging
 from dinov2.data.tar_index.tile_check import Problem, Stretch, check_stretch, need_pillow
 from dinov2.errors import UserError
 from dinov2.utils.atomic import write_text
+from dinov2.utils.pool import LostWorkerError, in_order
 
 SCAN_ROWS = 1 << 20
 STRETCH_ROWS = 512
-QUEUED = 8  # stretches waiting for each worker: enough to keep it busy, few enough to hold no memory
 KEPT_PROBLEMS = 100_000
-
-In = TypeVar("In")
-Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
@@ -228,17 +220,21 @@ def _check_tiles(
     """Read every tile; CRC-32 values go to the sink, faults to the report."""
     total = int(sum((entries[part.first : part.last, 3] - entries[part.first : part.last, 2]).sum() for part in parts))
     stretches = _stretches(parts, entries, crc, decode=request.decode)
-    with byte_progress(total, title="reading tiles", unit="tiles") as advance, _workers(request.workers) as executor:
-        read = tiles = 0
-        for stretch, (values, problems) in _in_order(
-            executor, check_stretch, stretches, waiting=QUEUED * request.workers
-        ):
-            for problem in problems:
-                report.note(problem)
-            if sink is not None:
-                sink.append(values)
-            read, tiles = read + int(np.diff(stretch.places).sum()), tiles + len(values)
-            advance(read, tiles)
+    read = tiles = 0
+    try:
+        with byte_progress(total, title="reading tiles", unit="tiles") as advance:
+            for stretch, (values, problems) in in_order(check_stretch, stretches, workers=request.workers):
+                for problem in problems:
+                    report.note(problem)
+                if sink is not None:
+                    sink.append(values)
+                read, tiles = read + int(np.diff(stretch.places).sum()), tiles + len(values)
+                advance(read, tiles)
+    except LostWorkerError as error:
+        raise UserError(
+            "a process that decoded tiles was killed: too little memory, or a damaged image that crashes its decoder. "
+            "Try again with --workers 1, or with --no-decode."
+        ) from error
 
 
 def _stretches(
@@ -250,35 +246,6 @@ def _stretches(
             rows = slice(first, min(first + STRETCH_ROWS, part.last))
             places = entries[rows, 2:4].astype(np.int64)
             yield Stretch(str(part.tar), first, places, None if crc is None else np.array(crc[rows]), decode)
-
-
-def _workers(count: int) -> AbstractContextManager[Executor | None]:
-    """Processes that start fresh, since forking a process with threads can hang; None for work in this process."""
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn")) if count > 1 else nullcontext()
-
-
-def _in_order(
-    executor: Executor | None, work: Callable[[In], Out], items: Iterable[In], *, waiting: int
-) -> Iterator[tuple[In, Out]]:
-    """Each item with its result, in order; at most `waiting` items are under way at a time."""
-    if executor is None:
-        yield from ((item, work(item)) for item in items)
-        return
-    under_way: deque[tuple[In, Future[Out]]] = deque()
-    try:
-        for item in items:
-            under_way.append((item, executor.submit(work, item)))
-            if len(under_way) >= waiting:
-                first, future = under_way.popleft()
-                yield first, future.result()
-        while under_way:
-            first, future = under_way.popleft()
-            yield first, future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a process that decoded tiles was killed: too little memory, or a damaged image that crashes its decoder. "
-            "Try again with --workers 1, or with --no-decode."
-        ) from error
 
 
 def _known_crc(request: VerifyRequest, report: VerifyReport) -> NDArray[np.uint32] | None:
