@@ -232,25 +232,6 @@ class MetricLogger:
         return self.delimiter.join(parts)
 
 
-def truncate_metrics(path: Path, iteration: int) -> None:
-    """Cut a metrics file off at the first line of an iteration or a later one, or that a crash has cut.
-
-    The file is shortened in place, so that a crash in the middle of this loses nothing.
-    """
-    if not path.is_file():
-        return
-    kept = 0  # bytes
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                if not line.endswith(b"\n") or json.loads(line)["iteration"] >= iteration:
-                    break
-            except ValueError:
-                break
-            kept += len(line)
-    os.truncate(path, kept)
-
-
 def _progress_bar(total: int, start: int, header: str) -> Any:
     """A bar on the terminal of the main process; elsewhere nothing is drawn and lines are logged instead."""
     from tqdm import tqdm

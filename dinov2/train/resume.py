@@ -10,7 +10,7 @@ import torch
 from dinov2.distributed import is_main_process
 from dinov2.errors import UserError
 from dinov2.logging import MetricSink
-from dinov2.logging.helpers import truncate_metrics
+from dinov2.logging.metrics_file import METRICS_FILE, truncate_metrics
 from dinov2.utils.checkpoint.manifest import MANIFEST
 
 from .checkpoint import Checkpointer, SavedCheckpoint
@@ -62,7 +62,7 @@ def attach_metrics_file(state: TrainState, output_dir: Path, sinks: Sequence[Met
     """Let the main process's reports go to `training_metrics.json` and the sinks, from this iteration on."""
     if not is_main_process():
         return
-    path = output_dir / "training_metrics.json"
+    path = output_dir / METRICS_FILE
     truncate_metrics(path, state.iteration)
     truncate_metrics(output_dir / "results" / "tune.jsonl", state.iteration + (not state.hooks_pending))
     state.metrics.output_file = path

@@ -13,11 +13,13 @@ from typing import IO
 from dinov2.distributed import barrier, is_main_process
 from dinov2.distributed.outcomes import on_main
 from dinov2.errors import UserError
+from dinov2.logging.metrics_file import METRICS_FILE
+from dinov2.logging.wandb_sink import RUN_ID_FILE
 
 logger = logging.getLogger("dinov2")
 
 LOCK = ".lock"
-RUN_FILES = ("checkpoints", "eval", "results", "training_metrics.json")
+RUN_FILES = ("checkpoints", "eval", "results", METRICS_FILE, "tensorboard", "wandb", RUN_ID_FILE)
 # Seconds to wait for a lock that another machine holds: a file server keeps that of a crashed machine for about 90.
 PATIENCE = 120.0
 

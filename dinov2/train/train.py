@@ -162,7 +162,7 @@ def do_train(
     if is_finished(state, total):
         logger.info(f"the run in {output_dir} is finished ({state.iteration} of {total} iterations); nothing to do")
         return global_averages(state.metrics)
-    sinks = make_sinks(cfg, output_dir)
+    sinks = make_sinks(cfg, output_dir, start=state.iteration)
     attach_metrics_file(state, output_dir, sinks)
     quarantine = build_quarantine(cfg, plan.dataset)
     with supervision(TimeLimits.from_config(cfg)) as supervisor:

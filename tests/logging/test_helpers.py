@@ -6,7 +6,7 @@ import time
 from types import SimpleNamespace
 
 from dinov2.logging import MetricLogger, SmoothedValue, helpers, setup_logging
-from dinov2.logging.helpers import truncate_metrics
+from dinov2.logging.metrics_file import truncate_metrics
 
 
 def test_median_is_the_lower_middle_of_the_window():
