@@ -20,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     request = PrepareRequest(**vars(parse(argv)))
     index, check = prepare_dataset(request)
     print(f"{index.line()}\n{check.line()}")
+    if check.unwritten:
+        raise check.unwritten
     if request.name == "pretrain":
         print(f"\nin the configuration:\n  train:\n    dataset_path: '{request.dataset_string}'")
     else:

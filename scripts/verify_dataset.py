@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     for problem in report.problems[:SHOWN]:
         print(f"bad: row {problem.row:,} ({problem.name}): {problem.reason}", file=sys.stderr)
     print(report.line())
+    if report.unwritten:
+        raise report.unwritten
     return 0 if report.good else 1
 
 

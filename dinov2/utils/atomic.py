@@ -52,8 +52,8 @@ def temporary_path(path: Path) -> Iterator[Path]:
         _mine.discard(temporary)
 
 
-def remove_abandoned(folder: Path, name: str | None = None) -> None:
-    """Remove what dead writers have left in a folder.
+def remove_abandoned(folder: Path, name: str | None = None) -> int:
+    """Remove what dead writers have left in a folder; returns how much that was.
 
     A writer on this machine is dead if its process is. Of writers elsewhere nothing is known: theirs are removed
     when nothing in them has changed for a day.
@@ -61,10 +61,13 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
     Args:
         name: only temporaries of this file or folder.
     """
+    count = 0
     for path in folder.glob(".*.tmp"):
         match = _TEMPORARY.fullmatch(path.name)
         if match and name in (None, match["name"]) and _is_abandoned(path, match["host"], int(match["process"])):
             remove(path)
+            count += 1
+    return count
 
 
 def remove_mine() -> None:

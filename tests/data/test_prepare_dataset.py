@@ -1,18 +1,24 @@
 """scripts/prepare_dataset.py: from a folder to a tar that GNU tar could have made, with its index."""
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from indexing import ROOT
 from tar_making import noise
 
 from dinov2.data.tar_index import PrepareRequest, load_crc32, load_entries, load_names, prepare_dataset
-from dinov2.data.tar_index.prepare import pack
+from dinov2.data.tar_index import prepare as prepare_module
+from dinov2.data.tar_index.prepare import measure
 from dinov2.errors import UserError
+from dinov2.utils import outputs
+from dinov2.utils.outputs import OutputError
 
 
 @pytest.fixture
@@ -22,6 +28,10 @@ def images(image_folder: Path) -> Path:
     (image_folder / ("n" * 150 + ".jpg")).write_bytes((image_folder / "a" / "a00.jpg").read_bytes())
     (image_folder / "carré_δ.jpg").write_bytes((image_folder / "a" / "a01.jpg").read_bytes())
     return image_folder
+
+
+def pack(folder: Path, tar: Path) -> int:
+    return prepare_module.pack(folder, tar, content=measure(folder), note=tar.with_suffix(".json"))
 
 
 def test_the_tar_holds_what_gnu_tar_would_store(images: Path, tmp_path: Path) -> None:
@@ -108,6 +118,81 @@ def test_a_tar_that_is_there_is_kept_unless_told(images: Path, tmp_path: Path) -
     assert request.tar.read_bytes() == before
     index, check = prepare_dataset(PrepareRequest(images, tmp_path / "out", overwrite=True))
     assert index.tiles == 25 and check.good
+
+
+@pytest.mark.parametrize("stage", ["infer_entries", "verify_dataset"])
+def test_the_same_call_goes_on_after_a_kill(
+    stage: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = PrepareRequest(images, tmp_path / "out")
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(prepare_module, stage, killed)
+        prepare_dataset(request)
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare_module, "pack", killed)  # not done again
+        index, check = prepare_dataset(request)
+    assert index.tiles == 26 and check.good and "going on with its index" in capsys.readouterr().err
+    assert not request.unfinished.exists()
+    with pytest.raises(UserError, match="exists.*--overwrite"):
+        prepare_dataset(request)
+
+
+def test_a_tar_of_other_files_is_not_gone_on_with(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = PrepareRequest(images, tmp_path / "out")
+    with monkeypatch.context() as patched, pytest.raises(TypeError):
+        patched.setattr(prepare_module, "infer_entries", None)
+        prepare_dataset(request)
+    (images / "late.jpg").write_bytes((images / "a" / "a00.jpg").read_bytes())
+    with pytest.raises(UserError, match="other files, or they have changed"):
+        prepare_dataset(request)
+    index, _ = prepare_dataset(PrepareRequest(images, tmp_path / "out", overwrite=True))
+    assert index.tiles == 27
+
+
+def test_packing_that_was_killed_begins_anew_and_says_so(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    left = (
+        tmp_path / "out" / f".pretrain_dataset.tar.{os.uname().nodename.partition('.')[0]}.{os.getpid()}.0123abcd.tmp"
+    )
+    left.write_bytes(bytes(5000))
+    assert prepare_dataset(PrepareRequest(images, tmp_path / "out"))[1].good
+    assert not left.exists() and "from the beginning" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
+        (errno.EIO, "reports a fault"),
+    ],
+)
+def test_a_place_that_fails_while_packing_is_blamed_and_left_clean(
+    number: int, reason: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        monkeypatch.setattr(outputs, "_write_probe", fail)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(prepare_module._Packer, "close", fail)
+    with pytest.raises(OutputError, match=f"cannot write into {tmp_path}/out: .*{reason}"):
+        prepare_dataset(PrepareRequest(images, tmp_path / "out"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_has_no_room_is_not_begun(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(OutputError, match="the tar of 27 files needs about"):
+        prepare_dataset(PrepareRequest(images, tmp_path / "out"))
 
 
 def test_the_command(images: Path, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """scripts/verify_dataset.py: every changed byte of every tile is found and named, and nothing else is."""
 
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +29,8 @@ from dinov2.data.tar_index import (
     verify_dataset,
 )
 from dinov2.data.tar_index import tile_check as tile_check_module
+from dinov2.data.tar_index import verify as verify_module
+from dinov2.utils.outputs import OutputError, output_errors
 
 
 def jpeg(seed: int, side: int = 24, form: str = "JPEG") -> bytes:
@@ -275,6 +280,42 @@ def test_a_worker_that_dies_is_an_error_with_advice(tmp_path: Path) -> None:
     path.write_text(script)
     done = subprocess.run([sys.executable, path, tar], capture_output=True, text=True, timeout=60, check=False)
     assert "--workers 1" in done.stderr
+
+
+def test_what_was_found_is_told_though_it_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tar = make(tmp_path, [jpeg(i) for i in range(3)] + [b"no image"])
+
+    def fail(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("write_text", "_commit_crc"):
+        with monkeypatch.context() as patched:
+            patched.setattr(verify_module, name, output_errors(tmp_path)(fail))
+            report = check(tar, write_crc=True)
+        assert report.kinds == {"image": 1} and "disk is full" in str(report.unwritten)
+        assert report.line() == "1 faults in 4 tiles (1 image), 0 of whole archives"
+
+
+@pytest.mark.parametrize("place", ["file/report.jsonl", "/dev/full/report.jsonl", "/proc/report.jsonl", "."])
+def test_the_report_is_tried_before_the_work(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tar = make(tmp_path, [jpeg(0)])
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(verify_module, "_check_headers", None)
+    with pytest.raises(OutputError, match="cannot write"):
+        check(tar, report=tmp_path / place)
+
+
+def test_a_tile_that_the_disk_does_not_give_is_a_bad_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tar = make(tmp_path, [jpeg(i) for i in range(3)])
+
+    def broken(descriptor: int, length: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(tile_check_module, "os", SimpleNamespace(**{**vars(os), "pread": broken}))
+    report = check(tar)
+    assert [problem.reason for problem in report.problems] == ["cannot be read: Input/output error"] * 3
 
 
 def test_the_command(tmp_path: Path) -> None:

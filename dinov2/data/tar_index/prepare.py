@@ -6,23 +6,29 @@ since remembering all of them would cost memory). It is the same, byte for byte,
 owners and permissions are left out.
 """
 
+import json
 import os
+import shutil
 import stat
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from dinov2.data.tar_index.errors import SelectionError, show_name
+from dinov2.data.tar_index.fingerprint import Fingerprint, fingerprint
 from dinov2.data.tar_index.headers import BLOCK
 from dinov2.data.tar_index.infer import IndexReport, IndexRequest, check_file_part, infer_entries
 from dinov2.data.tar_index.progress import byte_progress
 from dinov2.data.tar_index.staging import Staging
 from dinov2.data.tar_index.verify import VerifyReport, VerifyRequest, verify_dataset
 from dinov2.errors import UserError
+from dinov2.utils.atomic import remove_abandoned, write_text
 from dinov2.utils.dataset_strings import join_dataset_string
+from dinov2.utils.outputs import OutputError, try_folder
 
 COPY_BYTES = 1 << 20
 RECORD_BYTES = 20 * BLOCK
@@ -44,14 +50,31 @@ class PrepareRequest:
         return self.output_root / f"{self.name}_dataset.tar"
 
     @property
+    def unfinished(self) -> Path:
+        """What the tar was made from; it is there until all is done."""
+        return self.output_root / f".{self.tar.name}.unfinished.json"
+
+    @property
     def dataset_string(self) -> str:
         """What to write into the configuration."""
         root = str(self.output_root.resolve())
         return join_dataset_string("Pathology", [("root", root), ("extra", root)])
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a folder has to pack: so many files and bytes, hard links counted once; `newest` is a time in ns."""
+
+    images: str
+    files: int
+    bytes: int
+    newest: int
+
+
 def prepare_dataset(request: PrepareRequest) -> tuple[IndexReport, VerifyReport]:
     """Make the tar, index it, read every tile back and record its CRC-32.
+
+    After a kill the same call goes on with the tar, if that was complete, or begins anew.
 
     Raises:
         UserError: the folder cannot be packed; a tar that was there is left as it was.
@@ -59,33 +82,102 @@ def prepare_dataset(request: PrepareRequest) -> tuple[IndexReport, VerifyReport]
     check_file_part(request.name, flag="--name")
     if not request.images.is_dir():
         raise SelectionError(f"--images {show_name(request.images)} is not a folder.")
-    if request.tar.exists() and not request.overwrite:
-        raise SelectionError(f"{show_name(request.tar)} exists. Choose another --name, or replace it with --overwrite.")
     _refuse_nesting(request)
-    request.output_root.mkdir(parents=True, exist_ok=True)
-    pack(request.images, request.tar)
+    if request.tar.exists() and not request.overwrite and not request.unfinished.exists():
+        raise _tar_exists(request.tar)
+    content = measure(request.images)
+    if not _was_packed(request, content):
+        try_folder(request.output_root)
+        _check_room(request.output_root, content)
+        pack(request.images, request.tar, content=content, note=request.unfinished)
     index = infer_entries(IndexRequest(request.tar, request.output_root, request.name))
     check = VerifyRequest(request.tar, request.output_root, request.name, workers=request.workers, write_crc=True)
-    return index, verify_dataset(check)
+    report = verify_dataset(check)
+    if report.unwritten is None:
+        request.unfinished.unlink(missing_ok=True)
+    return index, report
 
 
-def pack(folder: Path, tar: Path) -> int:
-    """Write all files of `folder` into `tar`, which appears only when it is complete; returns how many.
+def measure(folder: Path) -> Content:
+    """What is to be packed, without reading it.
 
     Raises:
-        UserError: a file cannot be read or changes, links go in circles, or there is none.
+        UserError: a file cannot be packed, links go in circles, or there is none.
     """
-    with Staging(tar.parent) as staging, byte_progress(0, title="packing", unit="files") as advance:
+    files = size = newest = 0
+    met: set[tuple[int, int]] = set()
+    for path, linked in _files(folder, ()):
+        with _reading(path):
+            status = path.stat()
+        inode = (status.st_dev, status.st_ino)
+        if inode not in met:
+            size += status.st_size
+        if linked or status.st_nlink > 1:
+            met.add(inode)
+        files, newest = files + 1, max(newest, status.st_mtime_ns)
+    if not files:
+        raise SelectionError(f"{show_name(folder)} has no files.")
+    return Content(str(folder.resolve()), files, size, newest)
+
+
+def pack(folder: Path, tar: Path, *, content: Content, note: Path) -> int:
+    """Write all files of `folder` into `tar`, which appears only when it is complete; returns how many.
+
+    Args:
+        content: of the folder.
+        note: file that tells, until it is removed, what the tar was made from.
+    Raises:
+        UserError: a file cannot be read or changes, or links go in circles.
+    """
+    if remove_abandoned(tar.parent, tar.name):
+        print(f"{tar} was not complete when packing was broken off; packing it from the beginning", file=sys.stderr)
+    with Staging(tar.parent) as staging, byte_progress(content.bytes, title="packing", unit="files") as advance:
         file = staging.open(tar.name)
         packer = _Packer(file)
         for path, linked in _files(folder, ()):
             packer.add(path, str(path.relative_to(folder)), linked=linked)
             advance(file.tell(), packer.count)
-        if not packer.count:
-            raise SelectionError(f"{show_name(folder)} has no files.")
         packer.close()
+        write_text(note, _note(content, staging.fingerprint(tar.name)))
         staging.publish()
     return packer.count
+
+
+def _note(content: Content, tar: Fingerprint) -> str:
+    return json.dumps({"content": asdict(content), "tar": asdict(tar)}, indent=1) + "\n"
+
+
+def _was_packed(request: PrepareRequest, content: Content) -> bool:
+    """Whether an earlier call has made the tar of the same files and did not come to its end.
+
+    Raises:
+        SelectionError: there is another tar, and it is not to be replaced.
+    """
+    if not request.tar.exists() or not request.unfinished.exists():
+        return False
+    if request.unfinished.read_text(encoding="utf-8") == _note(content, fingerprint(request.tar)):
+        print(f"{request.tar} was packed before; going on with its index", file=sys.stderr)
+        return True
+    if not request.overwrite:
+        raise _tar_exists(request.tar, "of other files, or they have changed since then")
+    return False
+
+
+def _tar_exists(tar: Path, what: str = "") -> SelectionError:
+    return SelectionError(
+        f"{show_name(tar)} exists{what and ', '}{what}. Choose another --name, or replace it with --overwrite."
+    )
+
+
+def _check_room(folder: Path, content: Content) -> None:
+    """Refuse to begin what cannot end well for lack of room."""
+    needed = content.bytes + content.files * 2 * BLOCK
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutputError(
+            f"{folder} has room for {free / 1e9:,.2f} GB, and the tar of {content.files:,} files needs about "
+            f"{needed / 1e9:,.2f} GB. Free some space, or name another --output_root."
+        )
 
 
 def _refuse_nesting(request: PrepareRequest) -> None:
@@ -108,13 +200,12 @@ def _files(folder: Path, above: tuple[tuple[int, int], ...], linked: bool = Fals
         raise SelectionError(f"{show_name(folder)} is a link to a folder that contains it. Remove the link.")
     try:
         with os.scandir(folder) as found:
-            names = sorted(entry.name for entry in found)
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise SelectionError(f"{show_name(folder)} cannot be listed: {error.strerror}.") from error
-    for name in names:
-        path = folder / name
-        path_linked = linked or path.is_symlink()
-        if path.is_dir():
+    for entry in entries:
+        path, path_linked = Path(entry.path), linked or entry.is_symlink()
+        if entry.is_dir():
             yield from _files(path, (*above, (status.st_dev, status.st_ino)), path_linked)
         else:
             yield path, path_linked

@@ -1,10 +1,13 @@
-"""A progress bar on terminals, nothing elsewhere: log files get one line at the end instead."""
+"""Progress: a bar on terminals; in log files a line every half minute."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
+
+LINE_EVERY = 30.0  # seconds between lines of a log file
 
 Advance = Callable[[int, int], None]
 
@@ -20,11 +23,17 @@ def byte_progress(total: int, *, title: str, unit: str = "members", show: bool |
         show: force the bar on or off; by default it depends on whether stderr is a terminal.
     """
     hidden = not (sys.stderr.isatty() if show is None else show)
+    began = told = time.monotonic()
     with tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=hidden, dynamic_ncols=True) as bar:
 
         def advance(reached: int, count: int) -> None:
+            nonlocal told
             if not hidden:
                 bar.set_postfix_str(f"{count:,} {unit}", refresh=False)
                 bar.update(min(reached, total) - bar.n)
+            elif (now := time.monotonic()) - told >= LINE_EVERY:
+                told, done = now, min(reached, total)
+                line = tqdm.format_meter(done, total, now - began, prefix=title, ascii=True, unit="B", unit_scale=True)
+                sys.stderr.write(f"{line} {count:,} {unit}\n")
 
         yield advance

@@ -62,13 +62,15 @@ def check_stretch(stretch: Stretch) -> tuple[NDArray[np.uint32], list[Problem]]:
     descriptor = os.open(stretch.tar, os.O_RDONLY)
     try:
         for i, (start, end) in enumerate(stretch.places.tolist()):
-            data = os.pread(descriptor, max(0, end - start), start)
+            data, unreadable = _read(descriptor, start, end)
             values[i] = zlib.crc32(data)
-            kind, reason = "bytes", _changed(data, end - start, None if stretch.crc is None else int(stretch.crc[i]))
+            kind, reason = "bytes", unreadable
+            if reason is None:
+                reason = _changed(data, end - start, None if stretch.crc is None else int(stretch.crc[i]))
             if reason is None and stretch.decode:
                 kind, reason = "image", _undecodable(data)
             if reason is not None:
-                name = stored_name(os.pread(descriptor, BLOCK, max(0, start - BLOCK)))
+                name = stored_name(_read(descriptor, max(0, start - BLOCK), start)[0])
                 problems.append(Problem(stretch.tar, stretch.first + i, name, start, end, kind, reason))
     finally:
         os.close(descriptor)
@@ -87,6 +89,14 @@ def need_pillow() -> None:
         import PIL.Image  # noqa: F401
     except ImportError as error:
         raise UserError("decoding tiles needs Pillow: pip install pillow, or leave it out with --no-decode.") from error
+
+
+def _read(descriptor: int, start: int, end: int) -> tuple[bytes, str | None]:
+    """The bytes of a tile, or why the disk does not give them."""
+    try:
+        return os.pread(descriptor, max(0, end - start), start), None
+    except OSError as error:
+        return b"", f"cannot be read: {error.strerror}"
 
 
 def _changed(data: bytes, length: int, crc: int | None) -> str | None:

@@ -8,6 +8,7 @@ decodable. A fingerprint that does not fit is noted first.
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +37,7 @@ from dinov2.data.tar_index.staging import Staging
 from dinov2.data.tar_index.tile_check import Problem, Stretch, check_stretch, need_pillow
 from dinov2.errors import UserError
 from dinov2.utils.atomic import write_text
+from dinov2.utils.outputs import OutputError, try_file
 from dinov2.utils.pool import LostWorkerError, in_order
 
 SCAN_ROWS = 1 << 20
@@ -80,6 +82,7 @@ class VerifyReport:
         kinds: how many faults of each kind of `Problem`.
         problems: the first 100,000 of them.
         archive: faults of an archive as a whole.
+        unwritten: why something that was to be written is not; what was found is complete all the same.
     """
 
     path: Path
@@ -88,6 +91,7 @@ class VerifyReport:
     problems: list[Problem] = field(default_factory=list)
     archive: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unwritten: OutputError | None = None
 
     @property
     def count(self) -> int:
@@ -111,7 +115,7 @@ class VerifyReport:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.kinds.items()))
         return (
             f"{self.count:,} faults in {self.tiles:,} tiles ({kinds or 'none'}), "
-            f"{len(self.archive):,} of whole archives; listed in {self.path}"
+            f"{len(self.archive):,} of whole archives" + ("" if self.unwritten else f"; listed in {self.path}")
         )
 
     def note(self, problem: Problem) -> None:
@@ -145,23 +149,40 @@ def verify_dataset(request: VerifyRequest) -> VerifyReport:
     report = VerifyReport(
         request.report or path.with_name(path.stem.replace("entries", "verified") + ".jsonl"), tiles=len(entries)
     )
+    try:
+        try_file(report.path)
+    except OutputError as error:
+        raise OutputError(f"{error} --report FILE names another place for the list of bad tiles.") from error
+    read_all = False
+    try:
+        with Staging(request.extra) if request.write_crc else nullcontext() as staging:
+            _check_headers(request, parts, entries, report)
+            crc = _known_crc(request, report)
+            sink = ArrayWriter(staging.open(request.crc), dtype="<u4", columns=None) if staging else None
+            _check_tiles(request, parts, entries, crc, sink=sink, report=report)
+            read_all = True
+            if staging and sink:
+                sink.close()
+                _commit_crc(request, staging, report)
+        faults = [json.dumps({"archive": fault}) for fault in report.archive]
+        lines = [*faults, *(problem.json() for problem in report.problems)]
+        write_text(report.path, "".join(line + "\n" for line in lines))
+    except OutputError as error:
+        if not read_all:
+            raise
+        report.unwritten = error
+    return report
+
+
+def _check_headers(
+    request: VerifyRequest, parts: list[Part], entries: NDArray[np.uint64], report: VerifyReport
+) -> None:
+    """Compare each archive, and every header in it, with the index."""
     for part in parts:
         _check_fingerprint(request, part, entries, report)
         names = request.extra / side_name(part.name, "file_indices.npy")
         check = RowCheck(str(part.tar), entries, rows=(part.first, part.last), note=report.note)
         report.archive += check_headers(part.tar, check, names=names, prefix=part.name)
-    crc = _known_crc(request, report)
-    with Staging(request.extra) as staging:
-        sink = _crc_writer(request, staging) if request.write_crc else None
-        _check_tiles(request, parts, entries, crc, sink=sink, report=report)
-        if sink is not None:
-            sink.close()
-            _commit_crc(request, staging, report)
-    faults = [json.dumps({"archive": fault}) for fault in report.archive]
-    write_text(
-        report.path, "".join(line + "\n" for line in [*faults, *(problem.json() for problem in report.problems)])
-    )
-    return report
 
 
 def _check_fingerprint(request: VerifyRequest, part: Part, entries: NDArray[np.uint64], report: VerifyReport) -> None:
@@ -257,10 +278,6 @@ def _known_crc(request: VerifyRequest, report: VerifyReport) -> NDArray[np.uint3
             raise
         report.notes.append(f"recorded anew: {error}")
         return None
-
-
-def _crc_writer(request: VerifyRequest, staging: Staging) -> ArrayWriter:
-    return ArrayWriter(staging.open(request.crc), dtype="<u4", columns=None)
 
 
 def _commit_crc(request: VerifyRequest, staging: Staging, report: VerifyReport) -> None:
