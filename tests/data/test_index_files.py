@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tar_making import BLOCK, END, member
 
 from dinov2.data.tar_index import (
     ArchiveError,
+    LabelError,
     SideFileError,
     StaleIndexError,
     check_entries,
@@ -265,3 +267,34 @@ def test_leftovers_of_killed_runs_are_swept(tar: Path) -> None:
         path.write_bytes(b"")
     index(tar)
     assert not dead.exists() and young.exists()
+
+
+def test_commands_at_once_keep_each_others_records(tar: Path) -> None:
+    """Subsets, two runs of the same one, and other names with the same class table."""
+    csv = write_csv(tar.parent / "l.csv", [f"{'ab'[i % 2]}/t{i}.jpg,{i % 3}" for i in range(10)])
+    keep = write_list(tar.parent, *(f"t{i}.jpg" for i in range(10)))
+    runs = [{"name": "pretrain", "suffix": s} for s in "abcdefaa"] + [
+        {"name": name, "suffix": s, "csv": csv, "keep": keep} for name in ("query", "test") for s in "ab"
+    ]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        list(pool.map(lambda run: index(tar, **run), runs))
+    for run in runs:
+        assert check_fingerprint(tar.parent, str(run["name"]), tar, suffix=str(run["suffix"]))
+    assert len(load_class_ids(tar.parent / "class-ids.npy")) == 3
+    assert not [path for path in tar.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_a_class_table_that_changed_meanwhile_is_noticed(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = (write_csv(tar.parent / f"{n}.csv", ["t1.jpg,x", f"t2.jpg,{n}"]) for n in "yw")
+    keep, build = write_list(tar.parent, "t1.jpg", "t2.jpg"), infer_module._build
+
+    def slow_build(*args: object) -> object:
+        built = build(*args)  # type: ignore[arg-type]
+        monkeypatch.setattr(infer_module, "_build", build)
+        index(tar, name="test", csv=other, keep=keep)
+        return built
+
+    monkeypatch.setattr(infer_module, "_build", slow_build)
+    with pytest.raises(LabelError, match="class-ids.npy"):
+        index(tar, name="query", csv=first, keep=keep)
+    assert check_fingerprint(tar.parent, "test", tar)

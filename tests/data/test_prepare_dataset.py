@@ -59,6 +59,14 @@ def test_the_tar_holds_what_gnu_tar_would_store(images: Path, tmp_path: Path) ->
     assert names == sorted(names, key=lambda name: name.split("/"))
 
 
+def test_nothing_hidden_is_packed(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (".ipynb_checkpoints/a00-checkpoint.jpg", "a/@eaDir/a00.jpg", "b/._b00.jpg"):
+        (images / name).parent.mkdir(exist_ok=True)
+        shutil.copy(images / "a" / "a00.jpg", images / name)
+    assert pack(images, tmp_path / "t.tar") == 27
+    assert "3 hidden files and folders are not packed" in capsys.readouterr().err
+
+
 def test_the_tar_depends_on_nothing_but_the_files(images: Path, tmp_path: Path) -> None:
     pack(images, tmp_path / "one.tar")
     (images / "a" / "a03.jpg").chmod(0o600)

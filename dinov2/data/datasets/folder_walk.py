@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from dinov2.data.hidden import is_hidden
 from dinov2.errors import UserError
 
 logger = logging.getLogger("dinov2")
@@ -15,8 +16,8 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 def walk_images(root: Path, *, recursive: bool = True, extensions: tuple[str, ...] = IMAGE_EXTENSIONS) -> Iterator[str]:
     """Paths of the images below a folder, relative to it, with "/" between folders.
 
-    The images of a folder come in the order of their names, then its subfolders in the order of theirs. Names that
-    begin with a dot are left out. Links are followed, except those to a folder that they lie in.
+    The images of a folder come in the order of their names, then its subfolders in the order of theirs. Hidden ones are
+    left out, and counted in the log. Links are followed, except those to a folder that they lie in.
 
     Args:
         extensions: in lower case; those of the files may be in any.
@@ -24,6 +25,7 @@ def walk_images(root: Path, *, recursive: bool = True, extensions: tuple[str, ..
         UserError: if a folder cannot be listed.
     """
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]  # folders, and the inodes of those above
+    hidden: list[str] = []
     while pending:
         prefix, above = pending.pop()
         inode = _inode(root / prefix)
@@ -31,9 +33,15 @@ def walk_images(root: Path, *, recursive: bool = True, extensions: tuple[str, ..
             logger.warning(f"{root / prefix} is a link to a folder that it lies in; it is left out")
             continue
         images, folders = _list(root / prefix, extensions)
-        yield from (prefix + name for name in images)
+        hidden += [prefix + name for name in (*images, *(folders if recursive else ())) if is_hidden(name)]
+        yield from (prefix + name for name in images if not is_hidden(name))
         if recursive:
-            pending.extend((f"{prefix}{name}/", (*above, inode)) for name in reversed(folders))
+            pending.extend((f"{prefix}{name}/", (*above, inode)) for name in reversed(folders) if not is_hidden(name))
+    if hidden:
+        logger.warning(
+            f"{root}: {len(hidden):,} hidden folders and images, such as {hidden[0]}, are left out. If they are meant, "
+            "rename them"
+        )
 
 
 def list_images(root: Path) -> list[str]:
@@ -53,8 +61,6 @@ def _list(folder: Path, extensions: tuple[str, ...]) -> tuple[list[str], list[st
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
                 if _is_folder(entry):
                     folders.append(entry.name)
                 elif entry.name.lower().endswith(extensions) and _is_file(entry):

@@ -14,12 +14,12 @@ from dinov2.data.tar_index.errors import SHOWN_NAMES, LabelError, show_name, sho
 from dinov2.data.tar_index.labels import LabelTable
 from dinov2.data.tar_index.links import regular_then_links
 from dinov2.data.tar_index.members import MemberChunk, Members
-from dinov2.data.tar_index.names import base_names
+from dinov2.data.tar_index.replaced import SeenPaths
 from dinov2.data.tar_index.selection import Selection, ambiguity
 
 IMAGE_SUFFIXES = (b".jpg", b".jpeg", b".png", b".tif", b".tiff", b".bmp", b".webp")
 LONGEST_SUFFIX = max(map(len, IMAGE_SUFFIXES))
-RESOURCE_FORK = b"._"
+NOTHING = np.zeros(0, np.int64)
 
 
 class RowSink(Protocol):
@@ -52,93 +52,148 @@ class IndexBuilder:
         names: takes the base name of every member.
         selection: which tiles become rows.
         labels: class indices by name; without them the first column is 0.
+        seen: takes the paths, to find those that come again; without it they all count.
+        replaced: numbers of files that are left out because their path comes again, ascending.
 
     Attributes:
+        tiles: how many rows there are.
         left_out: members that are no rows, by reason.
         warnings: what a person should know though it is no error.
     """
 
-    def __init__(self, *, rows: RowSink, names: NameSink, selection: Selection, labels: LabelTable | None):
-        self.left_out: Counter[str] = Counter()
-        self.warnings: list[str] = []
-        self._rows, self._names, self._selection, self._labels = rows, names, selection, labels
-        self._unlabelled: list[bytes] = []
-        self._unlabelled_count = 0
+    def __init__(
+        self,
+        *,
+        rows: RowSink,
+        names: NameSink,
+        selection: Selection,
+        labels: LabelTable | None,
+        seen: SeenPaths | None = None,
+        replaced: NDArray[np.int64] = NOTHING,
+    ):
+        self.tiles, self.left_out, self.warnings = 0, Counter[str](), list[str]()
+        self.names, self.labels, self.replaced = names, labels, replaced
+        self._rows, self._selection, self._seen = rows, selection, seen
+        self._unlabelled, self._old, self._hidden = _Examples(), _Examples(), _Examples()
 
     def build(self, members: Members) -> None:
         """Add all regular members, then the hard links, whose targets a second walk finds.
 
+        Where `replaced` holds something afterwards that it did not hold before, nothing is right, and it has to be done
+        again without those files.
+
         Raises:
             UserError: the archive is damaged, or a list or label table does not fit it.
         """
-        for chunk in regular_then_links(members, title="indexing"):
+        for chunk in regular_then_links(members, title="indexing", seen=self._seen):
             self._add(chunk)
+        if self._seen is not None and len(replaced := self._seen.replaced(members)):
+            self.replaced = replaced
+            return
         self.left_out.update(members.skipped)
         self._rows.close()
-        self._names.close()
+        self.names.close()
+        self._warn()
         self.warnings += self._selection.finish(members)
         self._check_labels(members)
 
     def _add(self, chunk: MemberChunk) -> None:
         """Number the members of a chunk and append those that are selected tiles."""
-        first, bases = self._names.count, base_names(chunk.paths)
-        self._names.append(bases)
-        tile = self._tiles(chunk, bases)
-        selected = tile & self._selection.select(chunk.paths, bases, tile=tile)
+        first = self.names.count
+        self.names.append(chunk.bases)
+        tile = self._tiles(chunk, first)
+        selected = tile & self._selection.select(chunk, tile=tile)
         self.left_out["tiles not selected"] += int(np.count_nonzero(tile & ~selected))
-        rows = np.empty((len(bases), 4), np.int64)
-        rows[:, 0] = self._label(chunk.paths, bases, tile=tile, selected=selected)
-        rows[:, 1] = np.arange(first, first + len(bases))
+        rows = np.empty((len(tile), 4), np.int64)
+        rows[:, 0] = self._label(chunk, tile=tile, selected=selected)
+        rows[:, 1] = np.arange(first, first + len(tile))
         rows[:, 2] = chunk.starts
         rows[:, 3] = chunk.starts + chunk.sizes
+        self.tiles += int(np.count_nonzero(selected))
         self._rows.append(rows if selected.all() else rows[selected])
 
-    def _tiles(self, chunk: MemberChunk, bases: list[bytes]) -> NDArray[np.bool_]:
-        """Which members are images with content, (m,) bool; the others are counted."""
-        images, filled = are_images(bases), chunk.sizes > 0
+    def _tiles(self, chunk: MemberChunk, first: int) -> NDArray[np.bool_]:
+        """Which members are images with content that count, (m,) bool; the others are counted.
+
+        Args:
+            first: file number of the first member.
+        """
+        images, filled = are_images(chunk.bases), chunk.sizes > 0
+        if chunk.hidden.any():  # macOS puts a "._x.jpg" without a picture beside x.jpg
+            images &= np.fromiter((not base.startswith(b"._") for base in chunk.bases), bool, len(images))
         self.left_out["not images"] += int(np.count_nonzero(~images))
         self.left_out["empty images"] += int(np.count_nonzero(images & ~filled))
-        return images & filled
+        tile = images & filled
+        if chunk.hidden.any():
+            self._hidden.add(chunk, tile & chunk.hidden)
+            tile &= ~chunk.hidden
+        old = self.replaced[slice(*np.searchsorted(self.replaced, [first, first + len(tile)]))] - first
+        if len(old):
+            replaced = np.zeros(len(tile), bool)
+            replaced[old] = True
+            self._old.add(chunk, tile & replaced)
+            tile &= ~replaced
+        return tile
 
     def _label(
-        self, paths: list[bytes], bases: list[bytes], *, tile: NDArray[np.bool_], selected: NDArray[np.bool_]
+        self, chunk: MemberChunk, *, tile: NDArray[np.bool_], selected: NDArray[np.bool_]
     ) -> NDArray[np.int64] | int:
         """Class index of each member, (m,); 0 without labels."""
-        if self._labels is None:
+        if self.labels is None:
             return 0
-        labels = self._labels.look_up(self._labels.names.find(paths, bases, counted=tile), selected=selected)
-        missing = np.flatnonzero(selected & (labels < 0))
-        self._unlabelled_count += len(missing)
-        self._unlabelled += [paths[i] for i in missing[: SHOWN_NAMES - len(self._unlabelled)]]
+        labels = self.labels.look_up(self.labels.names.find(chunk.plain, chunk.bases, counted=tile), selected=selected)
+        self._unlabelled.add(chunk, selected & (labels < 0))
         return labels
+
+    def _warn(self) -> None:
+        """Say what was left out that looks like a tile."""
+        self.left_out["hidden"], self.left_out["replaced"] = self._hidden.count, self._old.count
+        if self._old.count:
+            self.warnings.append(
+                f"{self._old.count:,} tiles come again later in the archive under the same path, as after tar -u, -r "
+                f"or -A; the last one counts, as when unpacking. Left out are the earlier {self._old}"
+            )
+        if self._hidden.count:
+            self.warnings.append(
+                f"{self._hidden.count:,} images are hidden, or in hidden folders such as .ipynb_checkpoints, @eaDir "
+                f"and __MACOSX, and left out: {self._hidden}. If they are tiles, pack them under another name"
+            )
 
     def _check_labels(self, members: Members) -> None:
         """Every selected tile has one label, and it is known which."""
-        if self._labels is None:
+        if self.labels is None:
             return
-        if self._unlabelled_count:
+        if self._unlabelled.count:
             raise LabelError(
-                f"{show_name(self._labels.path)} has no row for {self._unlabelled_count:,} of the selected tiles: "
-                f"{show_names(self._unlabelled, total=self._unlabelled_count)}. "
-                "Add them to the csv, or leave them out with --keep or --remove."
+                f"{show_name(self.labels.path)} has no row for {self._unlabelled.count:,} of the selected tiles: "
+                f"{self._unlabelled}. Add them to the csv, or leave them out with --keep or --remove."
             )
-        count = self._labels.count_ambiguous()
+        count = self.labels.count_ambiguous()
         if count:
-            names = [name.encode("utf-8", "surrogateescape") for name in self._labels.ambiguous(SHOWN_NAMES)]
-            raise LabelError(f"{show_name(self._labels.path)}: {ambiguity(members, names, total=count)}")
+            names = self.labels.ambiguous(SHOWN_NAMES)
+            raise LabelError(f"{show_name(self.labels.path)}: {ambiguity(members, names, total=count)}")
+
+
+class _Examples:
+    """Counts members and keeps the first paths, which it shows as text."""
+
+    def __init__(self) -> None:
+        self.count, self._paths = 0, list[bytes]()
+
+    def add(self, chunk: MemberChunk, which: NDArray[np.bool_]) -> None:
+        """Count the members for which `which` (m,) is true."""
+        places = np.flatnonzero(which)
+        self.count += len(places)
+        self._paths += [chunk.paths[i] for i in places[: SHOWN_NAMES - len(self._paths)]]
+
+    def __str__(self) -> str:
+        return show_names(self._paths, total=self.count)
 
 
 def are_images(bases: list[bytes]) -> NDArray[np.bool_]:
-    """Whether each base name ends like an image, (m,) bool; "._x.jpg", what macOS puts beside x.jpg, is none.
-
-    Names share few endings, so each ending is judged once.
-    """
+    """Whether each base name ends like an image, (m,) bool. Names share few endings, so each is judged once."""
     ends = [base[-LONGEST_SUFFIX:] for base in bases]
     judged = {end: end.lower().endswith(IMAGE_SUFFIXES) for end in set(ends)}
     if all(judged.values()):
-        images = np.ones(len(bases), bool)
-    else:
-        images = np.fromiter((judged[end] for end in ends), bool, len(ends))
-    if RESOURCE_FORK in b"".join(bases):
-        images &= np.fromiter((not base.startswith(RESOURCE_FORK) for base in bases), bool, len(bases))
-    return images
+        return np.ones(len(bases), bool)
+    return np.fromiter((judged[end] for end in ends), bool, len(ends))

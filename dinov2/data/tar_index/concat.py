@@ -85,10 +85,11 @@ def concat_entries(request: ConcatRequest) -> ConcatReport:
     report = ConcatReport(request.output_root / request.entries)
     cohorts = _find_cohorts(request, report)
     records = {cohort: _checked_record(request, cohort, report) for cohort in cohorts}
-    names = _number_cohorts(request, cohorts)
-    index_of = {name: index for index, name in enumerate(names)}
-    classes = _common_classes(request, records)
     with Staging(request.output_root) as staging:
+        staging.lock()  # of the numbers and classes that are read here nothing may change
+        names = _number_cohorts(request, cohorts)
+        index_of = {name: index for index, name in enumerate(names)}
+        classes = _common_classes(request, records)
         rows = ArrayWriter(staging.open(request.entries), columns=5)
         for cohort in cohorts:
             report.rows[cohort] = _append(rows, request.root / _input(request, cohort), cohort_index=index_of[cohort])

@@ -13,7 +13,7 @@ from dinov2.data.tar_index.builder import are_images
 from dinov2.data.tar_index.errors import SHOWN_NAMES, GroupError, LabelError, SelectionError, show_name, show_names
 from dinov2.data.tar_index.labels import LabelColumns, LabelTable
 from dinov2.data.tar_index.members import MemberChunk, Members
-from dinov2.data.tar_index.names import base_names, plain_path
+from dinov2.data.tar_index.names import plain_path
 from dinov2.data.tar_index.selection import ambiguity
 
 
@@ -114,11 +114,11 @@ class TableRule:
 
     def names(self, chunk: MemberChunk, rows: NDArray[np.intp]) -> list[str]:
         """Names of the groups (r,)."""
-        bases = base_names(chunk.paths)
-        chosen = np.zeros(len(bases), bool)
+        chosen = np.zeros(len(chunk.paths), bool)
         chosen[rows] = True
-        tile = chosen | (are_images(bases) & (chunk.sizes > 0))
-        codes = self._table.look_up(self._table.names.find(chunk.paths, bases, counted=tile), selected=chosen)[rows]
+        tile = chosen | (are_images(chunk.bases) & (chunk.sizes > 0) & ~chunk.hidden)
+        found = self._table.names.find(chunk.plain, chunk.bases, counted=tile)
+        codes = self._table.look_up(found, selected=chosen)[rows]
         missing = rows[codes < 0]
         self._missing_count += len(missing)
         self._missing += [chunk.paths[i] for i in missing[: SHOWN_NAMES - len(self._missing)]]
@@ -133,9 +133,10 @@ class TableRule:
                 f"{show_names(self._missing, total=self._missing_count)}. Add them to the csv."
             )
         count = self._table.count_ambiguous()
-        if count:
-            names = [name.encode("utf-8", "surrogateescape") for name in self._table.ambiguous(SHOWN_NAMES)]
-            raise LabelError(f"{shown}: {ambiguity(members, names, total=count)}")
+        for most in {min(SHOWN_NAMES, count), count} - {0}:
+            # None of them may be: the hits count earlier copies too, which were replaced under their path.
+            if text := ambiguity(members, self._table.ambiguous(most), total=count):
+                raise LabelError(f"{shown}: {text}")
         return []
 
 

@@ -30,6 +30,7 @@ SKIPPED_KINDS = {
     ord("V"): "volume labels",
     ord("D"): "folder listings",
 }
+NAMED_KINDS = frozenset(SKIPPED_KINDS) - {ord("V")}  # what takes a path when unpacked, besides files and hard links
 WITHOUT_DATA = frozenset({HARD_LINK, *SKIPPED_KINDS} - {ord("D")})
 
 COMPRESSIONS = {

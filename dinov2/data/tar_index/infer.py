@@ -11,14 +11,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dinov2.data.tar_index.builder import IndexBuilder
+import numpy as np
+from numpy.typing import NDArray
+
+from dinov2.data.tar_index.builder import NOTHING, IndexBuilder
 from dinov2.data.tar_index.class_ids import CLASS_IDS, settle_class_ids
 from dinov2.data.tar_index.crc import drop_stale_crc
-from dinov2.data.tar_index.errors import ArchiveError, SelectionError, show_name
+from dinov2.data.tar_index.errors import ArchiveError, LabelError, SelectionError, show_name
 from dinov2.data.tar_index.fingerprint import SideFileRecord, TarRecord, entries_name, fingerprint, side_name
 from dinov2.data.tar_index.labels import LabelColumns, LabelTable
 from dinov2.data.tar_index.members import Members
 from dinov2.data.tar_index.numpy_files import ArrayWriter, NameDictWriter, write_object_array
+from dinov2.data.tar_index.replaced import SeenPaths
 from dinov2.data.tar_index.selection import Selection
 from dinov2.data.tar_index.staging import Staging
 
@@ -102,28 +106,40 @@ def infer_entries(request: IndexRequest) -> IndexReport:
     began = time.perf_counter()
     members = Members(request.tarball)
     before = fingerprint(request.tarball)
-    labels = _labels(request)
     with Staging(request.output_root) as staging:
-        rows = ArrayWriter(staging.open(request.entries))
-        names = NameDictWriter(staging.open(request.file_indices))
-        builder = IndexBuilder(rows=rows, names=names, selection=Selection(request.keep, request.remove), labels=labels)
-        builder.build(members)
+        built = _build(request, members, staging)
         if fingerprint(request.tarball) != before:
             raise ArchiveError(
                 f"{show_name(members.path)} changed while it was indexed. Index it again once it is complete."
             )
-        _commit(request, staging=staging, labels=labels, tar=TarRecord(before, names.count))
-    builder.warnings += drop_stale_crc(request.output_root, request.name, suffix=request.suffix)
+        _commit(request, staging=staging, labels=built.labels, tar=TarRecord(before, built.names.count))
+    built.warnings += drop_stale_crc(request.output_root, request.name, suffix=request.suffix)
     return IndexReport(
         entries=request.output_root / request.entries,
-        members=names.count,
-        tiles=rows.rows,
-        classes=len(labels.classes) if labels else 0,
-        left_out=builder.left_out,
-        warnings=builder.warnings,
+        members=built.names.count,
+        tiles=built.tiles,
+        classes=len(built.labels.classes) if built.labels else 0,
+        left_out=built.left_out,
+        warnings=built.warnings,
         archive_bytes=members.size,
         seconds=time.perf_counter() - began,
     )
+
+
+def _build(request: IndexRequest, members: Members, staging: Staging) -> IndexBuilder:
+    """Walk the archive into the staged files; again, where it has files whose path comes again later."""
+
+    def build(seen: SeenPaths | None, replaced: NDArray[np.int64]) -> IndexBuilder:
+        rows = ArrayWriter(staging.open(request.entries))
+        names = NameDictWriter(staging.open(request.file_indices))
+        selection, labels = Selection(request.keep, request.remove), _labels(request)
+        builder = IndexBuilder(rows=rows, names=names, selection=selection, labels=labels, seen=seen, replaced=replaced)
+        builder.build(members)
+        return builder
+
+    with staging.scratch() as file:
+        built = build(SeenPaths(file), NOTHING)
+    return build(None, built.replaced) if len(built.replaced) else built
 
 
 def check_file_part(value: str, *, flag: str) -> None:
@@ -149,6 +165,10 @@ def _commit(request: IndexRequest, *, staging: Staging, labels: LabelTable | Non
         write_object_array(staging.open(CLASS_IDS), labels.classes, shape=(len(labels.classes), 2))
 
     def records(staged: Staging) -> dict[str, SideFileRecord]:
+        if labels is not None:
+            settled = settle_class_ids(request.output_root, labels.classes, entries=request.entries)
+            if settled not in (None, labels.classes):
+                raise LabelError(f"another command has written {CLASS_IDS} meanwhile. Run this one again.")
         needs = {CLASS_IDS: staged.fingerprint(CLASS_IDS)} if labels is not None else {}
         return {
             request.entries: SideFileRecord(staged.fingerprint(request.entries), [tar], needs),

@@ -7,7 +7,7 @@ row as a spreadsheet counts it (the heading is row 1).
 
 import csv
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -93,9 +93,10 @@ class LabelTable:
         """How many names stand for several members, at least one of which needs its label."""
         return int(np.count_nonzero((self.names.hits > 1) & self._used))
 
-    def ambiguous(self, most: int) -> list[str]:
+    def ambiguous(self, most: int) -> list[bytes]:
         """The first of these names, read from the csv again."""
-        return [self._reader.row(row)[0] for row in np.flatnonzero((self.names.hits > 1) & self._used)[:most].tolist()]
+        rows = np.flatnonzero((self.names.hits > 1) & self._used)[:most].tolist()
+        return [name.encode("utf-8", "surrogateescape") for name, _ in self._reader.rows(rows)]
 
     def _check_repeated(self) -> None:
         for earlier, later in self.names.repeated():
@@ -104,8 +105,8 @@ class LabelTable:
 
     def _contradiction(self, earlier: int, later: int) -> LabelError:
         claims, what = [], self._reader.columns.what
-        for row in (earlier, later):
-            name, label = self._reader.row(row)
+        rows = sorted((earlier, later))
+        for row, (name, label) in zip(rows, self._reader.rows(rows), strict=True):
             claims.append(f"{show_name(name)} has {what} {show_name(label)} in row {self._reader.number(row):,}")
         return LabelError(
             f"{self._reader.shown}: {claims[0]} and {claims[1]}, but both stand for the same tile. "
@@ -143,14 +144,15 @@ class _CsvReader:
         """(rows,) int32: each row's position in `labels`."""
         return np.concatenate([np.zeros(0, np.int32), *self._codes])
 
-    def row(self, wanted: int) -> tuple[str, str]:
-        """File name and label of one row, found by reading the file again."""
-        seen = 0
+    def rows(self, wanted: list[int]) -> list[tuple[str, str]]:
+        """File name and label of some rows, ascending, found by reading the file again."""
+        found, first = [], 0
         for chunk, (file, label, _) in self._chunks():
-            if wanted < seen + len(chunk):
-                return chunk[wanted - seen][file].strip(), chunk[wanted - seen][label].strip()
-            seen += len(chunk)
-        raise LabelError(f"{self.shown} became shorter while it was read.")
+            last = first + len(chunk)
+            here = wanted[bisect_left(wanted, first) : bisect_left(wanted, last)]
+            found += [(chunk[row - first][file].strip(), chunk[row - first][label].strip()) for row in here]
+            first = last
+        return found
 
     def raise_problems(self) -> None:
         """One error for all problems found."""

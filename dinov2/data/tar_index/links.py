@@ -14,19 +14,23 @@ from numpy.typing import NDArray
 from dinov2.data.tar_index.errors import ArchiveError, show_name
 from dinov2.data.tar_index.headers import BLOCK
 from dinov2.data.tar_index.members import MemberChunk, Members
-from dinov2.data.tar_index.names import hash_names
+from dinov2.data.tar_index.names import hash_names, plain_path
 from dinov2.data.tar_index.progress import byte_progress
+from dinov2.data.tar_index.replaced import SeenPaths
 
 
-def regular_then_links(members: Members, *, title: str) -> Iterator[MemberChunk]:
+def regular_then_links(members: Members, *, title: str, seen: SeenPaths | None = None) -> Iterator[MemberChunk]:
     """All members in the order of their file numbers, hard links with the places of their targets.
 
     Args:
         title: of the progress bar.
+        seen: takes the paths.
     """
     links, count = HardLinks(), 0
     with byte_progress(members.size, title=title) as advance:
         for chunk in members:
+            if seen is not None:
+                seen.add(chunk)
             regular = links.take_out(chunk)
             count += len(regular.paths)
             yield regular
@@ -52,7 +56,7 @@ class HardLinks:
         """The chunk without its links; what they refer to is remembered."""
         if not chunk.targets:
             return chunk
-        self._wanted.extend(hash_names(list(chunk.targets.values()))[0].tolist())
+        self._wanted.extend(hash_names(list(map(plain_path, chunk.targets.values())))[0].tolist())
         return _subset(chunk, [i for i in range(len(chunk.paths)) if i not in chunk.targets])
 
     def resolve(self, members: Members) -> Iterator[MemberChunk]:
@@ -85,7 +89,7 @@ class _Places:
 
     def visit(self, chunk: MemberChunk, archive: str) -> None:
         """Go through a chunk in order: files put down their place, links take that of their target into the chunk."""
-        keys, checks = hash_names(chunk.paths)
+        keys, checks = hash_names(chunk.plain)
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         wanted = np.flatnonzero(self.keys[places] == keys).tolist()
         for i in sorted({*wanted, *chunk.targets}):
@@ -100,7 +104,7 @@ class _Places:
 
     def _follow(self, chunk: MemberChunk, i: int, archive: str) -> None:
         target = chunk.targets[i]
-        keys, checks = hash_names([target])
+        keys, checks = hash_names([plain_path(target)])
         place = int(np.searchsorted(self.keys, keys[0]))
         if not self.starts[place] or self.checks[place] != checks[0]:
             header = int(chunk.starts[i]) - BLOCK

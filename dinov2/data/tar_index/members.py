@@ -7,8 +7,9 @@ holds one chunk of at most 2,048 members, whatever the length of the archive.
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from dinov2.data.tar_index import headers
 from dinov2.data.tar_index.chain import Batch, HeaderChain
 from dinov2.data.tar_index.errors import ArchiveError, show_name
 from dinov2.data.tar_index.headers import BLOCK
+from dinov2.data.tar_index.names import SplitPaths, split_paths
 
 NAME, TARGET, MAGIC, PREFIX = slice(0, 100), slice(157, 257), slice(257, 263), slice(345, 500)
 POSIX_MAGIC = np.frombuffer(b"ustar\0", np.uint8)
@@ -33,6 +35,7 @@ class MemberChunk:
         sizes: (n,) int64, bytes; 0 for hard links.
         targets: name that the hard link at that position refers to; all other positions are regular files.
         position: bytes of the archive walked so far.
+        others: folders, symbolic links and the like, each with the position in `paths` that it stands before.
     """
 
     paths: list[bytes]
@@ -40,6 +43,26 @@ class MemberChunk:
     sizes: NDArray[np.int64]
     targets: dict[int, bytes]
     position: int
+    others: tuple[tuple[int, bytes], ...] = ()
+
+    @cached_property
+    def _split(self) -> SplitPaths:
+        return split_paths(self.paths)
+
+    @property
+    def bases(self) -> list[bytes]:
+        """(n) what stands after the last slash of each path."""
+        return self._split.bases
+
+    @property
+    def plain(self) -> list[bytes]:
+        """(n) the paths as they are unpacked, without "./" and the like."""
+        return self._split.plain
+
+    @property
+    def hidden(self) -> NDArray[np.bool_]:
+        """(n,) whether a part of the path is hidden; see `dinov2.data.hidden`."""
+        return self._split.hidden
 
 
 class Members:
@@ -78,7 +101,9 @@ class Members:
             rows, paths, targets = self._without_old_folders(kinds, rows, paths, targets)
         if b"/\0" in b"\0".join([*paths, b""]):
             paths = [path.rstrip(b"/") for path in paths]
-        return MemberChunk(paths, offsets[rows] + BLOCK, sizes[rows], targets, position)
+        others = np.flatnonzero(_is_kind(kinds, headers.NAMED_KINDS))
+        named = zip(np.searchsorted(rows, others).tolist(), _paths(blocks, others, batch), strict=True)
+        return MemberChunk(paths, offsets[rows] + BLOCK, sizes[rows], targets, position, tuple(named))
 
     def _count_skipped(self, kinds: NDArray[np.uint8]) -> None:
         counts = np.bincount(kinds, minlength=256)
@@ -120,7 +145,7 @@ def _checked_size(path: str) -> int:
     return status.st_size
 
 
-def _is_kind(kinds: NDArray[np.uint8], wanted: set[int]) -> NDArray[np.bool_]:
+def _is_kind(kinds: NDArray[np.uint8], wanted: Set[int]) -> NDArray[np.bool_]:
     """(n,) bool: whether each type byte is among the wanted ones."""
     table = np.zeros(256, bool)
     table[list(wanted)] = True

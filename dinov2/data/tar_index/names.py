@@ -4,18 +4,22 @@ Both sides can have a hundred million names, so neither is held as Python string
 found by binary search, and a CRC-32 that must agree as well: two different names are taken for one with a
 chance below 1e-12 even at a hundred million on each side.
 
-A name with a slash is a member path (a leading "./" does not matter), one without is a base name and stands
-for every member called so.
+A name with a slash is a member path (a leading "./" or "/" does not matter), one without is a base name and stands
+for every member called so. Letters with marks are the same in one character (NFC) and in two (NFD, as macOS has them).
 """
 
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dinov2.data.hidden import in_hidden, is_hidden
 from dinov2.data.tar_index.errors import SelectionError, show_name
 
 LINES_BYTES = 1 << 20
@@ -39,7 +43,7 @@ class _Sorted:
         """Row of each name, (len(names),); -1 where the table does not have it."""
         if not len(self.keys) or not names:
             return np.full(len(names), -1)
-        keys, checks = hash_names(names)
+        keys, checks = hash_names(composed(names))
         order = np.argsort(keys)  # neighbouring look-ups then touch neighbouring memory
         places = np.empty(len(names), np.int64)
         places[order] = np.searchsorted(self.keys, keys[order])
@@ -56,7 +60,8 @@ class NameTable:
     """
 
     def __init__(self, chunks: Iterable[list[bytes]]):
-        parts = [(*hash_names(names), _are_paths(names)) for names in chunks] or [(*hash_names([]), np.zeros(0, bool))]
+        parts = [(*hash_names(matched_as(names)), _are_paths(names)) for names in chunks]
+        parts = parts or [(*hash_names([]), np.zeros(0, bool))]
         keys, checks, are_paths = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         del parts
         self._bases = _sort(keys, checks, ~are_paths)
@@ -67,21 +72,19 @@ class NameTable:
         return len(self.hits)
 
     def find(
-        self, paths: list[bytes], bases: list[bytes], *, counted: NDArray[np.bool_]
+        self, plain: list[bytes], bases: list[bytes], *, counted: NDArray[np.bool_]
     ) -> tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]:
         """Rows that name each member: by its base name and by its path.
 
         Args:
-            paths: (m) member paths.
+            plain: (m) member paths as they are unpacked.
             bases: (m) their base names.
             counted: (m,) whether the member is a tile and so adds to `hits`.
         Returns:
             Two arrays (m,), -1 where no row does.
         """
         by_base = self._bases.find(bases)
-        by_path = (
-            self._paths.find([plain_path(path) for path in paths]) if len(self._paths.keys) else np.full(len(paths), -1)
-        )
+        by_path = self._paths.find(plain)
         for rows in (by_base, by_path):
             matched = rows[(rows >= 0) & counted].astype(np.intp)
             np.add.at(self.hits, matched, np.ones(len(matched), np.uint32))  # a plain 1 would be twenty times slower
@@ -101,16 +104,63 @@ class NameTable:
         return np.flatnonzero(missing)
 
 
-def base_names(paths: list[bytes]) -> list[bytes]:
-    """What stands after the last slash of each path."""
-    return [path.rpartition(b"/")[2] for path in paths]
+class SplitPaths(NamedTuple):
+    """What a chunk's paths (n) say.
+
+    Attributes:
+        bases: (n) what stands after the last slash.
+        plain: (n) the paths as they are unpacked.
+        hidden: (n,) whether a part of the path is hidden.
+    """
+
+    bases: list[bytes]
+    plain: list[bytes]
+    hidden: NDArray[np.bool_]
+
+
+def split_paths(paths: list[bytes]) -> SplitPaths:
+    """Tell the parts of many paths. Tiles share few folders, so each folder is judged once."""
+    split = [path.rpartition(b"/") for path in paths]
+    bases = [base for _, _, base in split]
+    judged = {folder: _judge_folder(folder) for folder in {folder for folder, _, _ in split}}
+    plain, hidden = paths, np.zeros(len(paths), bool)
+    if b"" in judged or any(folder != start[:-1] for folder, (start, _) in judged.items()):
+        plain = [judged[folder][0] + base for folder, _, base in split]
+    if any(is_in for _, is_in in judged.values()):
+        hidden |= np.fromiter((judged[folder][1] for folder, _, _ in split), bool, len(paths))
+    if b"\0." in b"\0".join([b"", *bases]):
+        hidden |= np.fromiter((is_hidden(base.decode("latin-1")) for base in bases), bool, len(paths))
+    return SplitPaths(bases, plain, hidden)
+
+
+@lru_cache(4096)
+def _judge_folder(folder: bytes) -> tuple[bytes, bool]:
+    """How the plain paths in a folder begin, and whether it is hidden."""
+    plain = plain_path(folder)
+    return plain + b"/" if plain else b"", in_hidden(plain.decode("utf-8", "surrogateescape"))
 
 
 def plain_path(path: bytes) -> bytes:
-    """The path without "./" in front."""
-    while path.startswith(b"./"):
-        path = path[2:].lstrip(b"/")
-    return path
+    """The path as it is unpacked: without "/" or "./" in front, "//" and "/./"."""
+    return b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
+
+
+def matched_as(names: list[bytes]) -> list[bytes]:
+    """The names of a list or table as they are looked for: plain and composed."""
+    joined = b"\0".join([b"", *names])
+    if b"./" in joined or b"//" in joined or b"\0/" in joined:
+        names = list(map(plain_path, names))
+    return composed(names)
+
+
+def composed(names: list[bytes]) -> list[bytes]:
+    """The names with marks and letters in one character (NFC); what is not UTF-8 stays as it is."""
+    if b"".join(names).isascii():
+        return names
+    return [
+        unicodedata.normalize("NFC", name.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+        for name in names
+    ]
 
 
 def read_list(path: str | Path) -> Iterator[list[bytes]]:
@@ -126,9 +176,7 @@ def read_list(path: str | Path) -> Iterator[list[bytes]]:
 
 
 def hash_names(names: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    """Two independent numbers of each name as it is matched, each (n,)."""
-    if b"./" in b"\0".join(names):
-        names = [plain_path(name) for name in names]
+    """Two independent numbers of each name, each (n,)."""
     keys = np.fromiter(map(hash, names), np.int64, len(names))
     checks = np.fromiter(map(zlib.crc32, names), np.uint32, len(names))
     return keys, checks

@@ -1,8 +1,8 @@
 """From a folder of images to everything that training reads: a tar, its index, and the CRC-32 of every tile.
 
-The tar has what `tar -chf` would store of the folder's content, in sorted order and GNU format: symbolic links are
-followed, and a file met again through links becomes a hard link (a file met first without one is stored again,
-since remembering all of them would cost memory). It is the same, byte for byte, wherever the files are the same:
+The tar has what `tar -chf` would store of the folder's content, but nothing hidden, in sorted order and GNU format:
+links are followed, and a file met again through links becomes a hard link (a file met first without one is stored
+again, since remembering all of them would cost memory). It is the same, byte for byte, wherever the files are the same:
 owners and permissions are left out.
 """
 
@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from dinov2.data.tar_index.errors import SelectionError, show_name
+from dinov2.data.hidden import is_hidden
+from dinov2.data.tar_index.errors import SelectionError, show_name, show_names
 from dinov2.data.tar_index.fingerprint import Fingerprint, fingerprint
 from dinov2.data.tar_index.headers import BLOCK
 from dinov2.data.tar_index.infer import IndexReport, IndexRequest, check_file_part, infer_entries
@@ -106,7 +107,8 @@ def measure(folder: Path) -> Content:
     """
     files = size = newest = 0
     met: set[tuple[int, int]] = set()
-    for path, linked in _files(folder, ()):
+    hidden: list[Path] = []
+    for path, linked in _files(folder, (), hidden):
         with _reading(path):
             status = path.stat()
         inode = (status.st_dev, status.st_ino)
@@ -115,6 +117,9 @@ def measure(folder: Path) -> Content:
         if linked or status.st_nlink > 1:
             met.add(inode)
         files, newest = files + 1, max(newest, status.st_mtime_ns)
+    if hidden:
+        names = show_names([str(path) for path in hidden])
+        print(f"{len(hidden):,} hidden files and folders are not packed: {names}", file=sys.stderr)
     if not files:
         raise SelectionError(f"{show_name(folder)} has no files.")
     return Content(str(folder.resolve()), files, size, newest)
@@ -134,7 +139,7 @@ def pack(folder: Path, tar: Path, *, content: Content, note: Path) -> int:
     with Staging(tar.parent) as staging, byte_progress(content.bytes, title="packing", unit="files") as advance:
         file = staging.open(tar.name)
         packer = _Packer(file)
-        for path, linked in _files(folder, ()):
+        for path, linked in _files(folder, (), []):
             packer.add(path, str(path.relative_to(folder)), linked=linked)
             advance(file.tell(), packer.count)
         packer.close()
@@ -188,11 +193,14 @@ def _refuse_nesting(request: PrepareRequest) -> None:
         )
 
 
-def _files(folder: Path, above: tuple[tuple[int, int], ...], linked: bool = False) -> Iterator[tuple[Path, bool]]:
+def _files(
+    folder: Path, above: tuple[tuple[int, int], ...], hidden: list[Path], linked: bool = False
+) -> Iterator[tuple[Path, bool]]:
     """All files below `folder`, names sorted, links followed; and whether a link led to them.
 
     Args:
         above: device and inode of the folders that lead here; meeting one again is a circle.
+        hidden: gets what is left out.
         linked: whether one of these folders was reached by a link.
     """
     status = folder.stat()
@@ -205,8 +213,10 @@ def _files(folder: Path, above: tuple[tuple[int, int], ...], linked: bool = Fals
         raise SelectionError(f"{show_name(folder)} cannot be listed: {error.strerror}.") from error
     for entry in entries:
         path, path_linked = Path(entry.path), linked or entry.is_symlink()
-        if entry.is_dir():
-            yield from _files(path, (*above, (status.st_dev, status.st_ino)), path_linked)
+        if is_hidden(entry.name):
+            hidden.append(path)
+        elif entry.is_dir():
+            yield from _files(path, (*above, (status.st_dev, status.st_ino)), hidden, path_linked)
         else:
             yield path, path_linked
 

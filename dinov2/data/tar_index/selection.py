@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinov2.data.tar_index.errors import SHOWN_NAMES, SelectionError, show_name, show_names
-from dinov2.data.tar_index.members import Members
-from dinov2.data.tar_index.names import NameTable, base_names, plain_path, read_list
+from dinov2.data.tar_index.members import MemberChunk, Members
+from dinov2.data.tar_index.names import NameTable, composed, matched_as, read_list
 
 SHOWN_MEMBERS = 20
 
@@ -21,17 +21,16 @@ class Selection:
         self._keeps = keep is not None
         self._table = NameTable(read_list(self._path)) if self._path else None
 
-    def select(self, paths: list[bytes], bases: list[bytes], *, tile: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def select(self, chunk: MemberChunk, *, tile: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Whether the list lets each member through, (m,) bool.
 
         Args:
-            paths: (m) member paths.
-            bases: (m) their base names.
+            chunk: the members (m).
             tile: (m,) whether the member can be a tile at all.
         """
         if self._table is None:
-            return np.ones(len(paths), bool)
-        by_base, by_path = self._table.find(paths, bases, counted=tile)
+            return np.ones(len(tile), bool)
+        by_base, by_path = self._table.find(chunk.plain, chunk.bases, counted=tile)
         named = (by_base >= 0) | (by_path >= 0)
         return named if self._keeps else ~named
 
@@ -58,19 +57,27 @@ class Selection:
 
 
 def ambiguity(members: Members, names: Sequence[bytes], *, total: int) -> str:
-    """Why these names cannot be used: the members that each of them stands for, found by walking the archive again."""
-    shared: dict[bytes, list[bytes]] = {plain_path(name): [] for name in names}
+    """Why these names cannot be used: the members that each of them stands for, found by walking the archive again.
+
+    Returns:
+        Nothing if no name stands for more than one path.
+    """
+    shared: dict[bytes, list[bytes]] = {name: [] for name in matched_as(list(names))}
     for chunk in members:
-        for path, base in zip(chunk.paths, base_names(chunk.paths), strict=True):
-            for key in {base, plain_path(path)} & shared.keys():
-                if b"/" in key or key == base:
+        for path, *keys in zip(chunk.paths, composed(chunk.bases), composed(chunk.plain), strict=True):
+            for key in shared.keys() & keys:
+                if path not in shared[key]:
                     shared[key].append(path)
-    listed = "".join(f"\n  {show_name(name)}: {show_names(paths)}" for name, paths in shared.items())
-    more = f"\n  and {total - len(names):,} more names" if total > len(names) else ""
+    several = {name: paths for name, paths in shared.items() if len(paths) > 1}
+    if not several:
+        return ""
+    total -= len(shared) - len(several)
+    shown = list(several.items())[:SHOWN_NAMES]
+    listed = "".join(f"\n  {show_name(name)}: {show_names(paths)}" for name, paths in shown)
+    more = f"\n  and {total - len(shown):,} more names" if total > len(shown) else ""
     return (
         f"{total:,} of its names stand for several members, so it is not known which are meant:{listed}{more}\n"
-        "Write the member paths (as tar -tf lists them) instead of base names; "
-        "a path that is in the archive twice has to be removed from it."
+        "Write the member paths (as tar -tf lists them) instead of base names."
     )
 
 

@@ -7,6 +7,7 @@ tar it was made from, so every mixture that a kill can leave is either consisten
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -23,7 +24,10 @@ from dinov2.data.tar_index.fingerprint import (
 )
 from dinov2.errors import UserError
 from dinov2.utils.atomic import fsync, remove_abandoned, temporary_path, write_text
+from dinov2.utils.locks import locked
 from dinov2.utils.outputs import output_errors, try_folder
+
+LOCK = ".index.lock"  # of a whole folder, since class-ids.npy and cohort_indices.npy are shared by all names
 
 
 class Staging:
@@ -35,7 +39,7 @@ class Staging:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._files: dict[str, tuple[Path, BinaryIO]] = {}
-        self._cleanup = ExitStack()
+        self._cleanup, self._locked = ExitStack(), False
 
     def __enter__(self) -> "Staging":
         """Try the folder, before the work that fills the files."""
@@ -49,13 +53,28 @@ class Staging:
         self._cleanup.__exit__(kind, error, trace)
 
     def open(self, name: str) -> BinaryIO:
-        """A new, empty file that will become `name`."""
+        """A new, empty file that will become `name`; opened again, it begins anew."""
+        if name in self._files:
+            file = self._files[name][1]
+            file.seek(0)
+            file.truncate()
+            return file
         remove_abandoned(self.folder, name)
         path = self._cleanup.enter_context(temporary_path(self.folder / name))
         file = path.open("x+b")
         self._cleanup.callback(_close, file)
         self._files[name] = (path, file)
         return file
+
+    def scratch(self) -> BinaryIO:
+        """A file without a name, gone when it is closed or this process ends."""
+        return tempfile.TemporaryFile(dir=self.folder)
+
+    def lock(self) -> None:
+        """Let other commands that write into the folder wait until the block ends."""
+        if not self._locked:
+            self._cleanup.enter_context(locked(self.folder / LOCK))
+            self._locked = True
 
     def fingerprint(self, name: str) -> Fingerprint:
         """Of the staged file as it is now."""
@@ -66,6 +85,7 @@ class Staging:
     def commit(self, prefix: str | None, *, make_records: Callable[["Staging"], Mapping[str, SideFileRecord]]) -> None:
         """Put all files in place, with their records in `{prefix}_index.json`."""
         self._flush()
+        self.lock()
         new = make_records(self)
         old = _readable_records(self.folder, prefix)
         both = old | {name: [*old.get(name, []), record] for name, record in new.items()}

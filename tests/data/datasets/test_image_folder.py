@@ -57,6 +57,12 @@ def test_folder_by_folder_without_what_is_hidden(tmp_path):
     assert dataset.get_targets().tolist() == [0, 1, 1, 1, 2]
 
 
+def test_what_is_hidden_is_counted(tmp_path, caplog):
+    touch(tmp_path, "a/1.png", "a/.ipynb_checkpoints/1.png", "__MACOSX/a/1.png", "a/@eaDir/1.png", "a/._1.png")
+    assert names_of(ImageFolderDataset(root=str(tmp_path))) == ["a/1.png"]
+    assert "4 hidden folders and images, such as __MACOSX, are left out" in caplog.text
+
+
 def test_files_directly_in_the_folder_only(tmp_path):
     touch(tmp_path, "z.png", "y.png", "b/1.png")
     dataset = make_dataset(dataset_str=f"ImageFolder:root={tmp_path}:recursive=false")
