@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 
@@ -19,6 +19,10 @@ class Server:
         tag: of all files; empty: none.
         ranges: whether parts are sent on request.
         break_after: bytes after which a connection ends, for each request in turn; None: it does not.
+        answers: status and headers instead of the file, for each request in turn; None: the file.
+        stall: what a request waits for after its headers; None: nothing.
+        says_length: whether Content-Length is sent.
+        headers: of the last request.
         requests: path and Range header of every request.
     """
 
@@ -26,6 +30,10 @@ class Server:
     tag: str = '"1"'
     ranges: bool = True
     break_after: list[int | None] = field(default_factory=list)
+    answers: list[tuple[int, dict[str, str]] | None] = field(default_factory=list)
+    stall: Event | None = None
+    says_length: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     port: int = 0
 
@@ -45,6 +53,14 @@ def serving(server: Server) -> Iterator[Server]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             server.requests.append((self.path, wanted))
+            server.headers = dict(self.headers)
+            answer = server.answers.pop(0) if server.answers else None
+            if answer is not None:
+                self.send_response(answer[0])
+                for name, value in {**answer[1], "Content-Length": "0"}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                return
             content = server.files.get(self.path)
             if content is None:
                 self.send_error(404)
@@ -60,8 +76,12 @@ def serving(server: Server) -> Iterator[Server]:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             if server.tag:
                 self.send_header("ETag", server.tag)
-            self.send_header("Content-Length", str(len(content) - start))
+            if server.says_length:
+                self.send_header("Content-Length", str(len(content) - start))
+            self.close_connection = not server.says_length
             self.end_headers()
+            if server.stall is not None:
+                server.stall.wait(timeout=60)
             limit = server.break_after.pop(0) if server.break_after else None
             self.wfile.write(content[start : None if limit is None else start + limit])
             if limit is not None:
@@ -71,6 +91,7 @@ def serving(server: Server) -> Iterator[Server]:
             """Say nothing."""
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.handle_error = lambda *args: None  # type: ignore[method-assign]  # a client that has left
     server.port = http.server_port
     thread = Thread(target=http.serve_forever, args=(0.01,), daemon=True)
     thread.start()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .merge import complete_config, load_config_file, merge_layers, parse_overrides
+from .merge import complete_config, leaf_keys, load_config_file, merge_layers, parse_overrides
 from .validate import validate_config
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ __all__ = [
     "CONFIG_ROOT",
     "complete_config",
     "dinov2_default_config",
+    "leaf_keys",
     "load_and_merge_config",
     "load_config",
     "load_config_file",

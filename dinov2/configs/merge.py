@@ -81,10 +81,10 @@ def merge_layers(layers: Sequence[tuple[str, Mapping[str, Any] | DictConfig]]) -
         UserError: for an unknown key, a value of the wrong type, or both spellings of one setting.
     """
     merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(DEFAULT_FILE))
-    known, sections = set(_leaf_keys(merged)), set(_section_keys(merged))
+    known, sections = set(leaf_keys(merged)), set(_section_keys(merged))
     for source, layer in layers:
         layer = layer if isinstance(layer, DictConfig) else OmegaConf.create(dict(layer))
-        keys = set(_leaf_keys(layer))
+        keys = set(leaf_keys(layer))
         _check_keys(source, keys, known, sections)
         _clear_alternatives(source, merged, layer)
         try:
@@ -106,20 +106,20 @@ def _packaged_files() -> Iterator[Path]:
     return DEFAULT_FILE.parent.rglob("*.yaml")
 
 
-def _leaf_keys(config: Any, prefix: str = "") -> Iterator[str]:
+def leaf_keys(config: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of all values; a list is one value."""
     for key in config:
         name = f"{prefix}{key}"
         if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
             yield name
         elif isinstance(config[key], DictConfig) and name not in OPEN:
-            yield from _leaf_keys(config[key], f"{name}.")
+            yield from leaf_keys(config[key], f"{name}.")
         else:
             yield name
 
 
 def _section_keys(config: Any) -> Iterator[str]:
-    for leaf in _leaf_keys(config):
+    for leaf in leaf_keys(config):
         parts = leaf.split(".")
         yield from (".".join(parts[:i]) for i in range(1, len(parts)))
 

@@ -42,7 +42,7 @@ class Groups:
         self.size = int(counts.sum())
         self.sizes = np.zeros(len(self.names), np.int64)
         np.add.at(self.sizes, groups, counts)
-        dtype = np.int32 if self.size <= LARGEST_SMALL else np.int64
+        dtype: type[np.signedinteger] = np.int32 if self.size <= LARGEST_SMALL else np.int64
         self._groups, self._firsts = groups.astype(np.int32), firsts.astype(dtype)
         # The samples in the order of their groups: where each run begins in it, and where each group does.
         by_group = np.argsort(groups, kind="stable")

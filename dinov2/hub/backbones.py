@@ -10,7 +10,7 @@ from dinov2.models.vision_transformer import ARCHITECTURES, DinoVisionTransforme
 from dinov2.models.weights import load_pretrained_backbone
 
 from .registry import find
-from .resolve import is_url, resolve_weights
+from .resolve import is_url, path_exists, resolve_weights
 
 
 class Weights(Enum):
@@ -60,7 +60,7 @@ def source_of(weights: Enum | str | Path, known: type[Enum], published: str) -> 
     """
     if isinstance(weights, known) or weights in known.__members__:
         return published
-    if isinstance(weights, Path) or is_url(str(weights)) or Path(str(weights)).exists():
+    if isinstance(weights, Path) or is_url(str(weights)) or path_exists(str(weights)):
         return weights  # type: ignore[return-value]
     raise unknown_name("weights (nor is there such a file)", str(weights), known.__members__)
 

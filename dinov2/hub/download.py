@@ -2,28 +2,32 @@
 
 import fcntl
 import logging
+import os
 import re
-import urllib.error
+import shutil
+import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from tqdm import tqdm
 
 from dinov2.errors import UserError
+from dinov2.models.weights.file_kind import kind_of
 from dinov2.utils.atomic import fsync, write_text
 from dinov2.utils.checkpoint.files import hash_file
 
+from .transfer import LONGEST_PAUSE, TIMEOUT, Opener, Transfer, TransferError
+
 logger = logging.getLogger("dinov2")
 
-Opener = Callable[[urllib.request.Request], Any]  # what sends a request, and returns a response to read from
-
-ATTEMPTS = 5  # in a row that bring nothing, until an address is given up
-TIMEOUT = 60.0  # seconds without a byte
-_BLOCK = 1 << 20  # bytes read at a time
+ATTEMPTS = 5  # in a row that bring next to nothing, until an address is given up
+PAUSE = 0.5  # seconds before the second of them, doubled before each one after it
+_LARGEST = 1 << 37  # bytes of a file, 30 times those of ViT-g
+_HUGGING_FACE = ("huggingface.co", "hf.co")
 
 
 class DownloadError(UserError):
@@ -52,6 +56,10 @@ def check_https(url: str) -> None:
     """
     if not url.startswith("https://"):
         raise DownloadError(f"{url} is no https address, and nothing else is fetched")
+    try:
+        ascii_url(url)
+    except ValueError as error:
+        raise DownloadError(f"{url} is no address: {error}") from error
 
 
 def fetch(
@@ -65,23 +73,51 @@ def fetch(
     Returns:
         `target`.
     Raises:
-        DownloadError: if no address gives the file, or it has another checksum.
+        DownloadError: if no address gives the file, it has another checksum, is no weights, or finds no room.
     """
     for url in urls:
         check_https(url)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target):
-        if target.is_file():
-            return target
-        failures = []
-        for url in urls:
-            try:
-                part = _Part(url, target)
-                part.complete(opener, progress=progress)
-                part.publish(sha256)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target):
+            if target.is_file() and not fault_of(target, sha256):
                 return target
-            except (OSError, HTTPException) as error:
-                failures.append(f"{url}: {error}")
+            return _fetch_first(urls, target, sha256, opener, progress)
+    except OSError as error:  # of the disk; the network has errors of its own
+        raise DownloadError(
+            f"{target.name} cannot be kept in {target.parent}: {error.strerror or error}. DINOV2_HOME names another "
+            "folder for downloads"
+        ) from error
+
+
+def fault_of(path: Path, sha256: str = "") -> str:
+    """What is wrong with a file that has been downloaded; empty where nothing is.
+
+    Args:
+        sha256: that it must have; any, if empty.
+    """
+    try:
+        kind_of(path)
+    except UserError as error:
+        return str(error)
+    found = hash_file(path).sha256 if sha256 else ""
+    return f"{path} has SHA-256 {found}, expected {sha256}: it is another file" if found != sha256.lower() else ""
+
+
+def _fetch_first(urls: Sequence[str], target: Path, sha256: str, opener: Opener, progress: bool) -> Path:
+    """Download from the first address that gives the file."""
+    failures = []
+    for url in urls:
+        part = _Part(url, target)
+        try:
+            part.complete(opener, progress=progress)
+            part.publish(sha256)
+            return target
+        except (TransferError, DownloadError) as error:
+            failures.append(f"{url}: {error}")
+        except OSError:
+            part.drop()
+            raise
     raise DownloadError(
         f"{target.name} could not be downloaded: {'; '.join(failures)}. The same command goes on where it stopped; "
         f"or put the file at {target} yourself"
@@ -92,7 +128,11 @@ def fetch(
 def _locked(target: Path) -> Iterator[None]:
     """The only process on this file for the block; others wait."""
     with target.with_name(f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info(f"waiting for another process that downloads {target}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -115,47 +155,49 @@ class _Part:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def complete(self, opener: Opener, *, progress: bool) -> None:
-        """Fetch what is missing, again where a connection breaks.
+        """Fetch what is missing, again where a connection breaks or the server is busy.
 
         Raises:
-            OSError, HTTPException: if nothing more comes.
+            TransferError: if nothing more comes.
+            DownloadError: if there is no room for it.
         """
         fruitless = 0
         while True:
             before = self.size
             try:
-                self._receive(opener, progress=progress)
-                if self.total is None or self.size == self.total:
-                    return
-                raise ConnectionError(f"{self.size:,} of {self.total:,} bytes came")
-            except urllib.error.HTTPError as error:
-                if error.code != 416 or not before:  # 416: there is nothing behind what is here
+                return self._receive(opener, progress=progress)
+            except TransferError as error:
+                if error.code == 416 and before:  # there is nothing behind what is here
+                    self.drop()
+                elif not error.again:
                     raise
-                self.drop()
-                fruitless += 1
-            except (OSError, HTTPException) as error:
-                fruitless = 0 if self.size > before else fruitless + 1
-                logger.info(f"{self.url}: {error}; {self.size:,} bytes are here")
-            if fruitless >= ATTEMPTS:
-                raise ConnectionError(f"{ATTEMPTS} attempts in a row brought nothing; {self.size:,} bytes are here")
+                enough = min(1 << 20, (self.total or 0) // 100 + 1)
+                fruitless = 0 if self.size >= before + enough else fruitless + 1
+                said = f"{error}; {self.size:,} bytes are here"
+                pause = PAUSE * 2 ** (fruitless - 1) if error.pause is None else error.pause
+                if fruitless >= ATTEMPTS:
+                    raise TransferError(f"{ATTEMPTS} attempts in a row brought next to nothing: {said}") from error
+                if pause > LONGEST_PAUSE:
+                    raise TransferError(f"{said}. The server asks to come again in {pause:,.0f} seconds") from error
+            logger.info(f"{self.url}: {said}; again in {pause:g} seconds")
+            time.sleep(pause)
 
     def publish(self, sha256: str) -> None:
         """Check the file and put it in its place.
 
         Raises:
-            DownloadError: if it has another checksum; it is then removed.
+            DownloadError: if it is no file of weights, or has another checksum; it is then removed.
         """
-        found = hash_file(self.path).sha256
-        if sha256 and found != sha256.lower():
+        if fault := fault_of(self.path, sha256):
             self.drop()
-            raise DownloadError(
-                f"{self.url} has SHA-256 {found}, expected {sha256}: it is another file, and was removed"
-            )
+            hint = ". On Hugging Face the file itself is at /resolve/" if re.search("/(blob|raw)/", self.url) else ""
+            raise DownloadError(f"{fault.replace(str(self.path), 'what came')}, and was removed{hint}")
         fsync(self.path)
         self.path.replace(self.target)
         self.note.unlink(missing_ok=True)
         fsync(self.target.parent)
-        logger.info(f"downloaded {self.target}, SHA-256 {found}{' as published' if sha256 else ''}")
+        found = f"{sha256.lower()} as published" if sha256 else hash_file(self.target).sha256
+        logger.info(f"downloaded {self.target}, SHA-256 {found}")
 
     def drop(self) -> None:
         """Forget what is here."""
@@ -164,42 +206,70 @@ class _Part:
 
     def _receive(self, opener: Opener, *, progress: bool) -> None:
         """One request, and all that it brings."""
-        request = urllib.request.Request(self.url, headers={"User-Agent": "dinov2-pathology"})
+        with Transfer(opener, self._request()) as transfer:
+            start = self._start_of(transfer.response)
+            self._check_room()
+            write_text(self.note, f"{self.url}\n{_strong_tag(transfer.response)}\n")
+            bar = tqdm(initial=start, total=self.total, unit="B", unit_scale=True, disable=not progress)
+            with self.path.open("r+b" if start else "wb") as file, bar:
+                file.truncate(start)
+                file.seek(start)
+                for block in transfer.blocks():
+                    file.write(block)
+                    bar.update(len(block))
+                    if file.tell() > _LARGEST:
+                        raise TransferError(f"more than {_LARGEST:,} bytes come", again=False)
+        if self.total is not None and self.size != self.total:
+            raise TransferError(f"{self.size:,} of {self.total:,} bytes came")
+
+    def _request(self) -> urllib.request.Request:
+        """The request for what is missing; of another address or version, for all of it."""
+        request = urllib.request.Request(ascii_url(self.url), headers={"User-Agent": "dinov2-pathology"})
+        token = os.environ.get("HF_TOKEN")
+        if token and urlsplit(self.url).hostname in _HUGGING_FACE:
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         url, tag = self._noted()
         if self.size and url == self.url and tag:
             request.add_header("Range", f"bytes={self.size}-")
             request.add_header("If-Range", tag)
         else:
             self.drop()
-        with opener(request) as response:
-            start = self._start_of(response)
-            write_text(self.note, f"{self.url}\n{_strong_tag(response)}\n")
-            with self.path.open("r+b" if start else "wb") as file:
-                file.truncate(start)
-                file.seek(start)
-                bar = tqdm(initial=start, total=self.total, unit="B", unit_scale=True, disable=not progress)
-                with bar:
-                    while block := response.read(_BLOCK):
-                        file.write(block)
-                        bar.update(len(block))
+        return request
 
     def _start_of(self, response: Any) -> int:
         """The first byte of the file that a response brings; its total is remembered."""
         if response.status == 206:
             match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-            if not match or int(match[1]) != self.size:
+            if not match or int(match[1]) != self.size or _strong_tag(response) not in ("", self._noted()[1]):
                 self.drop()
-                raise ConnectionError("the server answered with another part than was asked for")
+                raise TransferError("the server answered with another part than was asked for")
             self.total = int(match[2])
             return int(match[1])
         length = response.headers.get("Content-Length")
         self.total = int(length) if length and length.isdigit() else None
         return 0
 
+    def _check_room(self) -> None:
+        """Refuse a file that the disk has no room for, before it is full."""
+        free = shutil.disk_usage(self.path.parent).free + self.size
+        if self.total is not None and self.total > free:
+            raise DownloadError(
+                f"it has {self.total:,} bytes, and {self.path.parent} has room for {free:,}. DINOV2_HOME names another "
+                "folder for downloads"
+            )
+
     def _noted(self) -> tuple[str, str]:
         """Address and tag of what is here."""
         lines = self.note.read_text(encoding="utf-8").splitlines() if self.note.is_file() else []
         return (lines[0], lines[1]) if len(lines) == 2 else ("", "")
+
+
+def ascii_url(url: str) -> str:
+    """An address as it is sent: other letters and blanks of its path percent-encoded, those of its host in IDNA."""
+    parts = urlsplit(url)
+    host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode("ascii")
+    path, query = (quote(part, safe="%/:=&?~#+!$,;'@()*[]") for part in (parts.path, parts.query))
+    return parts._replace(netloc=host, path=path, query=query, fragment="").geturl()
 
 
 def _strong_tag(response: Any) -> str:

@@ -1,6 +1,7 @@
 """From what a person names to a file: `resolve_weights`."""
 
 import hashlib
+import logging
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -9,8 +10,11 @@ from dinov2.errors import UserError, unknown_name
 from dinov2.utils.checkpoint.files import hash_file
 
 from .cache import cache_folder, is_offline
-from .download import Opener, check_https, fetch, open_https
+from .download import check_https, fault_of, fetch, open_https
 from .registry import PublishedWeights, published, show_notice
+from .transfer import Opener
+
+logger = logging.getLogger("dinov2")
 
 _CHECKSUM = "#sha256="
 
@@ -54,7 +58,7 @@ def check_weights(name: str | Path) -> None:
         checksum = name.partition(_CHECKSUM)[2]
         if _CHECKSUM in name and not re.fullmatch("[0-9a-fA-F]{64}", checksum):
             raise UserError(f"{name}: expected 64 hexadecimal digits after {_CHECKSUM}")
-    elif not Path(name).exists():
+    elif not path_exists(name):
         if re.fullmatch(r"[\w/]+", name) and not name.startswith("/"):
             raise UserError(
                 f"weights {name} does not exist as a file, and {unknown_name('published weights', name, published())}"
@@ -86,17 +90,29 @@ def _check_available(entry: PublishedWeights) -> None:
 def _fetched(
     urls: tuple[str, ...], target: Path, sha256: str, offline: bool | None, progress: bool, opener: Opener
 ) -> Path:
-    if target.is_file():
+    fault = fault_of(target, sha256) if target.is_file() else f"{urls[0]} has not been downloaded"
+    if not fault:
         return target
     if is_offline() if offline is None else offline:
         raise UserError(
-            f"{urls[0]} has not been downloaded, and downloads are switched off (DINOV2_OFFLINE or --offline). Run "
+            f"{fault}, and downloads are switched off (DINOV2_OFFLINE or --offline). Run "
             f"python -m dinov2.hub download where there is a network, or put the file at {target}"
         )
+    if target.is_file():
+        logger.warning(f"{fault}. It is downloaded again")
     return fetch(urls, target, sha256=sha256, opener=opener, progress=progress)
 
 
 def _file_name(url: str) -> str:
-    """The last part of an address as the name of a file."""
-    name = Path(unquote(urlsplit(url).path)).name
-    return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "weights"
+    """The last part of an address as the name of a file, short enough for any disk and for what is added to it."""
+    name = re.sub(r"[^\w.-]", "_", Path(unquote(urlsplit(url).path)).name).lstrip(".") or "weights"
+    suffix = Path(name).suffix if len(Path(name).suffix.encode()) <= 16 else ""
+    return name.removesuffix(suffix).encode()[:100].decode("utf-8", "ignore") + suffix
+
+
+def path_exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder; none has a name that the disk cannot hold."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False

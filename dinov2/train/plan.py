@@ -28,6 +28,7 @@ from dinov2.utils.atomic import write_text
 from dinov2.utils.dtype import compute_dtype
 from dinov2.utils.rng import Draw
 
+from .data_identity import identify_data
 from .distillation import distils, read_teacher_config
 from .schedules import Timeline, resolve_timeline, scaled_learning_rate
 from .starting_point import StartingPoint
@@ -44,6 +45,7 @@ class TrainingPlan:
     tuner: Tuner | None
     timeline: Timeline
     global_batch_size: int
+    data: dict[str, str]  # which tiles these are, see `identify_data`
     start: StartingPoint | None = None  # an export that both networks start from
 
 
@@ -72,7 +74,8 @@ def plan_training(cfg: Any) -> TrainingPlan:
     if is_main_process():
         write_text(output_dir / "timeline.json", json.dumps(asdict(timeline), indent=1) + "\n")
     start = StartingPoint.from_config(cfg, timeline)
-    return TrainingPlan(dataset, tuner, timeline, global_batch_size, start)
+    data = identify_data(cfg, dataset, tuner.pairs if tuner else [])
+    return TrainingPlan(dataset, tuner, timeline, global_batch_size, data, start)
 
 
 def build_quarantine(cfg: Any, dataset: TileDataset) -> Quarantine:

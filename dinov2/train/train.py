@@ -208,7 +208,7 @@ def build_state(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> TrainState:
         metrics=MetricLogger(derive=meter),
         early_stopping=EarlyStopping.from_config(cfg, plan.timeline),
         guard=NonFiniteGuard.from_config(cfg, name_tile=lambda tile: str(plan.dataset.locate(tile))),
-        settings=settings_of(cfg, global_batch_size=plan.global_batch_size),
+        settings=settings_of(cfg, global_batch_size=plan.global_batch_size, data=plan.data),
     )
 
 

@@ -2,19 +2,23 @@
 
 import argparse
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dinov2 import distributed
-from dinov2.configs import load_config_file, merge_layers, parse_overrides, validate_config
+from dinov2.configs import leaf_keys, load_config_file, merge_layers, parse_overrides, validate_config
 from dinov2.errors import UserError
 from dinov2.logging import setup_logging
 
 from .atomic import write_text
-from .dataset_strings import datasets_of_inputs
+from .dataset_strings import absolute_dataset_string, datasets_of_inputs
 from .rng import seed_everything, use_deterministic_kernels
+
+PATHS = ("MODEL.WEIGHTS", "head.head_path", "distillation.config_file", "distillation.weights", "wandb.dir")
 
 logger = logging.getLogger("dinov2")
 
@@ -37,7 +41,27 @@ def get_cfg_from_args(args: argparse.Namespace) -> DictConfig:
     layers.append(("the command line", _options_as_layer(args)))
     cfg = merge_layers(layers)
     validate_config(cfg)
+    for key, value in absolute_paths({key: OmegaConf.select(cfg, key) for key in leaf_keys(cfg)}).items():
+        OmegaConf.update(cfg, key, value)
     return cfg
+
+
+def absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted names, those that are paths absolute, so that they hold wherever a run goes on from."""
+    return {key: _absolute(key, value) for key, value in settings.items()}
+
+
+def _absolute(key: str, value: Any) -> Any:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_absolute(key, one) for one in value]
+    if isinstance(value, Mapping):
+        return {name: _absolute(f"{key}.{name}", one) for name, one in value.items()}
+    if not isinstance(value, str) or not value:
+        return value
+    if key.endswith("dataset_path") or key.startswith("tune.datasets."):
+        return absolute_dataset_string(value)
+    is_path = key in PATHS or (key == "student.pretrained_weights" and Path(value).exists())
+    return str(Path(value).absolute()) if is_path else value
 
 
 def _options_as_layer(args: argparse.Namespace) -> DictConfig:

@@ -16,6 +16,8 @@ _PART = re.compile(
     r"""([A-Za-z_]\w*)=("(?:[^"]|"")*"|'(?:[^']|'')*'|[^:"'][^:]*)(?::(?=.)|\Z)""",
     re.DOTALL,
 )
+# Keys whose values are paths.
+PATH_KEYS = ("root", "extra", "file", "held_out_list")
 # Files that --input-dir takes, and the data sets that read them.
 _FILES = {".h5": "HDF5", ".hdf5": "HDF5", ".csv": "CSV"}
 _PLAIN = re.compile(r"[\w./+@~-]+")  # what needs no quotes, here and in a YAML list
@@ -43,6 +45,15 @@ def split_dataset_string(text: str) -> tuple[str, list[tuple[str, str]]]:
 def join_dataset_string(name: str, pairs: Iterable[tuple[str, str]]) -> str:
     """The data set string that `split_dataset_string` splits into these."""
     return ":".join([name, *(f"{key}={_quoted(value)}" for key, value in pairs)])
+
+
+def absolute_dataset_string(text: str) -> str:
+    """The same data set, its paths absolute; a text that is no data set string stays as it is."""
+    try:
+        name, pairs = split_dataset_string(text)
+    except UserError:
+        return text
+    return join_dataset_string(name, [(key, str(Path(v).absolute()) if key in PATH_KEYS else v) for key, v in pairs])
 
 
 def datasets_of_inputs(paths: str | Sequence[str]) -> str | list[str]:

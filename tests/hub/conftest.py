@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dinov2.hub import registry
+from dinov2.hub import download, registry
 
 
 @pytest.fixture(autouse=True)
@@ -21,5 +21,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return lookup(host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", only_here)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
     registry.show_notice.cache_clear()
     return tmp_path / "home" / "weights"

@@ -2,12 +2,14 @@
 
 import hashlib
 import logging
+from urllib.parse import quote
 
 import pytest
 from hub_serving import Server, serving
 
 from dinov2.errors import UserError
 from dinov2.hub import check_weights, published, resolve_weights, weights_digest
+from dinov2.hub.backbones import Weights, source_of
 from dinov2.hub.cache import cache_folder, is_offline
 
 CONTENT = b"weights"
@@ -44,6 +46,35 @@ def test_an_address_with_its_checksum(cache):
     assert path.read_bytes() == CONTENT
     with pytest.raises(UserError, match="64 hexadecimal digits"):
         check_weights(f"{url}#sha256=abc")
+
+
+def test_a_file_of_the_cache_has_its_checksum_too(cache, caplog):
+    url = "https://files.test/w.pth"
+    right = hashlib.sha256(CONTENT).hexdigest()
+    with serving(Server({"/w.pth": CONTENT})) as server:
+        path = resolve_weights(url, opener=server.open, progress=False)
+        for damage in (CONTENT + b"!", b"<html>log in</html>"):
+            path.write_bytes(damage)
+            with pytest.raises(UserError, match=r"(another file|a web page).* switched off"):
+                resolve_weights(f"{url}#sha256={right}", offline=True)
+            assert resolve_weights(f"{url}#sha256={right}", opener=server.open, progress=False) == path
+            assert path.read_bytes() == CONTENT
+        path.write_bytes(b"<html>")
+        with pytest.raises(UserError, match="a web page"):
+            resolve_weights(url, offline=True)
+    assert caplog.text.count("It is downloaded again") == 2
+
+
+@pytest.mark.parametrize("name", ["w" * 300 + ".pth", "模型" * 150 + ".safetensors", "ä b.pth"])
+def test_names_of_any_length_and_letters(name, cache):
+    with serving(Server({f"/{quote(name)}": CONTENT})) as server:
+        path = resolve_weights(f"https://files.test/{name}", opener=server.open, progress=False)
+    assert path.read_bytes() == CONTENT
+    assert path.name.endswith(name[-4:])
+    with pytest.raises(UserError, match="does not exist"):
+        check_weights(name)
+    with pytest.raises(UserError, match="nor is there such a file"):
+        source_of(name, Weights, "dinov2_vits14")
 
 
 def test_offline(cache, monkeypatch):

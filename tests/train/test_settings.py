@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dinov2.configs import complete_config
-from dinov2.configs.merge import _leaf_keys
+from dinov2.configs.merge import leaf_keys
 from dinov2.errors import UserError
 from dinov2.train.settings import FREE, ROUNDING, check_settings, settings_of
 
@@ -22,7 +22,7 @@ def settings(global_batch_size: int = 64, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("pattern", [*FREE, *ROUNDING])
 def test_patterns_name_settings_that_exist(pattern):
-    assert any(fnmatchcase(key, pattern) for key in _leaf_keys(complete_config({})))
+    assert any(fnmatchcase(key, pattern) for key in leaf_keys(complete_config({})))
 
 
 @pytest.mark.parametrize(

@@ -114,12 +114,24 @@ class TileDataset(Dataset):
     def digest(self) -> str:
         """SHA-256 of which tiles these are, in order: another one where a tile was changed, replaced or moved.
 
-        Labels and groups are not part of it. No tile is read.
+        What was computed from tiles is used again only where it is the same. Labels and groups are not
+        part of it, and no tile is read.
 
         Raises:
             UserError: if files are missing.
         """
         raise NotImplementedError
+
+    def order_digest(self) -> str:
+        """SHA-256 of which tiles these are, in order, wherever they are kept: copies in another place have the same.
+
+        A run that goes on compares it. Labels and groups are not part of it.
+        """
+        raise NotImplementedError
+
+    def checksums_digest(self) -> str | None:
+        """SHA-256 of the recorded checksums of all tiles; None where there are none."""
+        return None
 
     def bad_tile(self, index: int, reason: str) -> TileReadError:
         """The error that says which tile is bad, and why."""

@@ -65,6 +65,15 @@ class ConcatTileDataset(TileDataset):
         """SHA-256 over the digests of the data sets."""
         return TileDigest(*(part.digest() for part in self.parts)).hexdigest()
 
+    def order_digest(self) -> str:
+        """SHA-256 over the digests of the data sets."""
+        return TileDigest(*(part.order_digest() for part in self.parts)).hexdigest()
+
+    def checksums_digest(self) -> str | None:
+        """SHA-256 over those of the data sets, if all of them have checksums."""
+        found = [part.checksums_digest() for part in self.parts]
+        return None if None in found else TileDigest(*filter(None, found)).hexdigest()
+
     def get_groups(self, kind: str) -> Groups:
         """The data sets themselves for "dataset"; else the groups of all of them, "0/name" those of the first."""
         names = [str(number) for number in range(len(self.parts))]

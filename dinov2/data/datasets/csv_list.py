@@ -1,8 +1,9 @@
 """Images named in a table."""
 
 import csv
+import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ class CSVListDataset(FileTileDataset):
     def path_of(self, index: int) -> Path:
         """The image's path."""
         return self.root / self._names[index]
+
+    def name_arrays(self) -> Iterable[np.ndarray]:
+        """Paths as the table has them; from the folder that they share on, where the first one is absolute."""
+        if not self._names[0].startswith("/"):
+            return self._names.arrays()
+        shared = os.path.commonpath([min(self._names), max(self._names)])
+        return NameTable(name.removeprefix(shared) for name in self._names).arrays()
 
     def get_target(self, index: int) -> int:
         """Number of the label in `classes`; 0 without labels."""

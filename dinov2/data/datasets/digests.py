@@ -1,11 +1,13 @@
-"""Which tiles a data set has, as a digest: what was computed from tiles is used again only for the same ones.
+"""Which tiles a data set has, as a digest.
 
-A tile counts as the same while its place is, and the file's size and time of change, or a tar's fingerprint, are.
+For kept features a tile counts as the same while its place is, and the file's size and time of change, or a tar's
+fingerprint, are (`TileDataset.digest`). For a run that goes on, places and times do not count, since data is copied
+from one disk to another (`TileDataset.order_digest`).
 """
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from dinov2.errors import UserError
 
 PIECE_ROWS = 1 << 20
+MOST_SIZES = 4096  # files that are looked at, for each takes a file server up to a millisecond
 
 
 class TileDigest:
@@ -46,6 +49,14 @@ class TileDigest:
         except OSError as error:
             raise UserError(f"{path} cannot be looked at: {error.strerror}") from error
         self.add_texts([str(path), f"{found.st_size} {found.st_mtime_ns}"])
+
+    def add_sizes(self, path_of: Callable[[int], Path], count: int) -> None:
+        """Take in the sizes of `count` files, or of `MOST_SIZES` of them, evenly spread."""
+        for index in range(0, count, max(-(-count // MOST_SIZES), 1)):
+            try:
+                self.add_texts([str(path_of(index).stat().st_size)])
+            except OSError:
+                self.add_texts(["missing"])
 
     def hexdigest(self) -> str:
         """The digest of everything so far, 64 letters."""

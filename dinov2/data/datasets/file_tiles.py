@@ -1,6 +1,9 @@
 """Tiles that are files of their own."""
 
+from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 from dinov2.data.file_reader import patiently
 from dinov2.data.reading_now import reading
@@ -49,6 +52,18 @@ class FileTileDataset(TileDataset):
         for index in range(len(self)):
             digest.add_file(self.path_of(index))
         return digest.hexdigest()
+
+    def order_digest(self) -> str:
+        """SHA-256 over the names of all files and the sizes of up to `MOST_SIZES` of them."""
+        digest = TileDigest()
+        for array in self.name_arrays():
+            digest.add_array(array)
+        digest.add_sizes(self.path_of, len(self))
+        return digest.hexdigest()
+
+    def name_arrays(self) -> Iterable[np.ndarray]:
+        """Arrays that say the names of all files, from the folder of the data set on."""
+        raise NotImplementedError
 
     def locate(self, index: int) -> TilePlace:
         """The file."""

@@ -1,6 +1,6 @@
 """Images in folders, with the first level of subfolders as classes if there are any."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,10 @@ class ImageFolderDataset(FileTileDataset):
         """The image's path."""
         number, offset = self._stretches.find(index)
         return self.roots[number] / self._tables[number][offset]
+
+    def name_arrays(self) -> Iterable[np.ndarray]:
+        """Paths below their roots."""
+        return chain.from_iterable(table.arrays() for table in self._tables)
 
     def get_target(self, index: int) -> int:
         """Number of the first-level subfolder's name in `classes`."""

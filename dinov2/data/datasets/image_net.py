@@ -5,6 +5,7 @@ image, and class-ids-{split}.npy and class-names-{split}.npy, which `ImageNet.du
 """
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,10 @@ class ImageNet(FileTileDataset):
         entry = self._entry(index)
         name = self.split.relative_path(int(entry["actual_index"]), str(entry["class_id"]))
         return self.root / self.split.value / name
+
+    def name_arrays(self) -> Iterable[np.ndarray]:
+        """The entries."""
+        return [self.entries]
 
     def get_target(self, index: int) -> int:
         """The class index; -1 for TEST."""

@@ -128,6 +128,13 @@ class ImageNet22k(TileDataset):
             digest.add_file(self._tar(class_id))
         return digest.hexdigest()
 
+    def order_digest(self) -> str:
+        """SHA-256 over the entries and the sizes of up to `MOST_SIZES` tars."""
+        digest, class_ids = TileDigest(), self.class_ids
+        digest.add_array(self.entries)
+        digest.add_sizes(lambda index: self._tar(class_ids[index]), len(class_ids))
+        return digest.hexdigest()
+
     def locate(self, index: int) -> TilePlace:
         """The tar, the name and the bytes."""
         entry = self._entry(index)

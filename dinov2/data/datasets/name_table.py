@@ -25,6 +25,10 @@ class NameTable:
         self._text += os.fsencode(name)
         self._ends.append(len(self._text))
 
+    def arrays(self) -> list[np.ndarray]:
+        """The bytes of all names, and where each ends."""
+        return [np.asarray(memoryview(self._text)), np.asarray(memoryview(self._ends))]
+
     def select(self, mask: np.ndarray) -> "NameTable":
         """The names where a mask (n,) bool is true."""
         return NameTable(self[int(index)] for index in np.flatnonzero(mask))

@@ -125,15 +125,25 @@ class TarTileDataset(TileDataset):
         return groups
 
     def digest(self) -> str:
-        """SHA-256 over the fingerprints of the tars, the byte ranges, and the CRC-32 values if there are any."""
+        """That of the order, and of the checksums if there are any: tars have no place in it anyway."""
+        return TileDigest(self.order_digest(), self.checksums_digest() or "").hexdigest()
+
+    def order_digest(self) -> str:
+        """SHA-256 over the fingerprints of the tars and the byte ranges."""
         digest = TileDigest()
         for number, reader in self.readers.items():
             found = fingerprint(reader.path)
             digest.add_texts([f"{number} {found.size} {found.sha256}"])
-        digest.add_array(self.entries[:, FILE:])
+        digest.add_array(self.entries[:, START:])
+        return digest.hexdigest()
+
+    def checksums_digest(self) -> str | None:
+        """SHA-256 over the CRC-32 values."""
         crc32 = load_crc32(self.extra, self.name, suffix=self.subset)
-        if crc32 is not None:
-            digest.add_array(crc32)
+        if crc32 is None:
+            return None
+        digest = TileDigest()
+        digest.add_array(crc32)
         return digest.hexdigest()
 
     def locate(self, index: int) -> TilePlace:

@@ -13,7 +13,7 @@ from dinov2.train.checkpoint.retention import checkpoint_path
 from dinov2.visualize.report.run_folder import METRICS, TIMELINE, Run, read_object, read_runs
 
 from ..registry import PublishedWeights, published
-from ..resolve import resolve_weights, weights_digest
+from ..resolve import path_exists, resolve_weights, weights_digest
 from .request import Request
 
 logger = logging.getLogger("dinov2")
@@ -97,7 +97,7 @@ def steps_of(path: Path) -> int | None:
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (METRICS, TIMELINE))
+    return any(path_exists(folder / name) for name in (METRICS, TIMELINE))
 
 
 def _read_run(folder: Path) -> Run:

@@ -12,6 +12,7 @@ from torch import Tensor
 from dinov2.errors import UserError
 from dinov2.utils.checkpoint import MANIFEST, read_tensors
 
+from .file_kind import kind_of
 from .inert import STAND_INS
 
 _INDEX = "model.safetensors.index.json"  # of a Hugging Face model in several files
@@ -25,14 +26,15 @@ def read_content(path: str | Path) -> Mapping[str, Any]:
         path: of a file that torch.save or safetensors wrote, of a checkpoint folder of this project, or of the folder
             of a Hugging Face model.
     Raises:
-        UserError: if there is no such file, it is damaged, or it asks for code to be run.
+        UserError: if there is no such file, it is damaged or no file of weights, or it asks for code to be run.
     """
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    is_safetensors = kind_of(path) == "safetensors" or path.suffix == ".safetensors"
+    content = _read_safetensors(path) if is_safetensors else _read_pickle(path)
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise UserError(f"weights file {path} holds no mapping of names to tensors")
     return content
@@ -62,7 +64,7 @@ def _read_parts(folder: Path) -> dict[str, Tensor]:
     for name in sorted(names, key=str):
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise UserError(f"{folder / _INDEX} names {name!r}, which is no .safetensors file beside it")
-        tensors.update(_read_safetensors(folder / name))
+        tensors.update(read_content(folder / name))
     return tensors
 
 
