@@ -37,7 +37,6 @@ setup(
         "numpy",
         "pillow",
         "omegaconf>=2.3",
-        "fvcore",
         "submitit",
         "torchmetrics",
         "scikit-learn",

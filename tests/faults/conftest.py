@@ -1,4 +1,3 @@
 """What trainings in these tests have in common."""
 
-import fvcore.nn  # noqa: F401  # here, so that no forked process takes the time to import it
-import sklearn.metrics  # noqa: F401  # likewise
+import sklearn.metrics  # noqa: F401  # here, so that no forked process takes the time to import it

@@ -12,6 +12,7 @@ import pytest
 import torch
 from golden import fill
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dinov2.data.demo import draw_tile, make_slide_look
@@ -111,6 +112,16 @@ def assert_card_code_works(kind: str, arch: str, folder: Path, monkeypatch: pyte
     return output
 
 
+def assert_one_size(folder: Path) -> None:
+    """An ONNX graph refuses other sizes, also those of as many patches; positions are constants."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    for size in ((84, 84), (28, 112), (112, 28), (60, 60)):
+        with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match="invalid dimensions"):
+            session.run(None, {"images": np.zeros((1, 3, *size), np.float32)})
+
+
 PLAIN, GATED = {"registers": 0, "ffn_layer": "mlp"}, {"registers": 4, "ffn_layer": "swiglufused"}
 
 
@@ -124,6 +135,10 @@ PLAIN, GATED = {"registers": 0, "ffn_layer": "mlp"}, {"registers": 4, "ffn_layer
 )
 def test_the_code_of_the_card(kind, arch, settings, tmp_path, monkeypatch):
     output = assert_card_code_works(kind, arch, tmp_path, monkeypatch, **settings)
+    if kind == "onnx":
+        assert_one_size(output)
+        model, tile = backbone(arch, **settings), draw(84)[14:70]  # not square
+        assert difference(use(output, tile, monkeypatch), tokens(model, normalised(tile[:, 14:70]))) < 1e-4
     assert {path.stat().st_mode & 0o777 for path in output.glob("model*")} == {0o666 & ~umask()}
 
 
@@ -160,20 +175,60 @@ def test_all_sizes(kind, arch, settings, tmp_path, monkeypatch):
     assert_card_code_works(kind, arch, tmp_path, monkeypatch, **settings)
 
 
-def test_timm_s_own_name_takes_the_file(tmp_path):
+def test_what_the_card_of_timm_warns_of(tmp_path):
     timm = pytest.importorskip("timm")
-    model = backbone("vit_small", registers=4)
-    output = export(model, "timm", tmp_path)
-    other = timm.create_model(
-        "vit_small_patch14_reg4_dinov2",
-        img_size=SIZE,
-        num_classes=0,
-        checkpoint_path=str(output / "model.safetensors"),
-    )
-    images = normalised(draw())
+    folder = export(backbone(), "timm", tmp_path)
+    odd = torch.rand(1, 3, 60, 60)  # no multiple of 14
+    larger = timm.create_model(f"local-dir:{folder}", pretrained=True, img_size=60).eval()
+    assert is_cut_off(larger.forward_features, odd)
+    assert timm.data.resolve_model_data_config(larger)["input_size"] == (3, SIZE, SIZE)
+    wanted = timm.data.resolve_data_config({"input_size": (3, 84, 84)}, model=larger)
+    assert (wanted["input_size"], tuple(wanted["mean"]), tuple(wanted["std"])) == ((3, 84, 84), MEAN, STD)
+    dynamic = partial(timm.create_model, f"local-dir:{folder}", pretrained=True, dynamic_img_size=True)
+    with pytest.raises(AssertionError, match="divisible by patch size"):
+        dynamic().eval().forward_features(odd)
+    assert dynamic(dynamic_img_pad=True).eval().forward_features(odd).shape[1] == 1 + 5 * 5
+    by_name = timm.create_model("vit_small_patch14_dinov2", num_classes=0)
+    kept = timm.data.resolve_model_data_config(by_name)
+    assert (kept["input_size"], tuple(kept["mean"])) == ((3, 518, 518), (0.485, 0.456, 0.406))
+
+
+def test_what_the_card_of_transformers_warns_of(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    folder = export(backbone(), "huggingface", tmp_path)
+    load = transformers.AutoModel.from_pretrained
+    model, processor = load(folder).eval(), transformers.AutoImageProcessor.from_pretrained(folder)
+    assert is_cut_off(lambda images: model(images).last_hidden_state, torch.rand(1, 3, 60, 60))
+    tile = draw()
+    right = processor(tile, return_tensors="pt")["pixel_values"]
+    assert (right - normalised(tile)).abs().max() < 1e-5
+    assert (processor(tile / np.float32(255), return_tensors="pt")["pixel_values"] - right).abs().max() > 1
+    as_it_is = processor(tile / np.float32(255), return_tensors="pt", do_rescale=False)["pixel_values"]
+    assert (as_it_is - right).abs().max() < 1e-5
+    assert len(model(right, output_attentions=True).attentions) == 0
+    model.set_attn_implementation("eager")
+    assert len(model(right, output_attentions=True).attentions) == 2
+    assert any("q_proj" in name for name, _ in model.named_parameters())
+    assert model.load_state_dict(load_file(folder / "model.safetensors"), strict=False).missing_keys
+    assert model.dtype == torch.float32
+    model.half().save_pretrained(tmp_path / "half")
+    assert load(tmp_path / "half").dtype == torch.float16
+
+
+def is_cut_off(compute: Callable[[Tensor], Tensor], images: Tensor) -> bool:
+    """Whether the last 4 rows and columns make no difference."""
+    other = images.clone()
+    other[..., -4:] = 0
+    other[..., -4:, :] = 0
     with torch.no_grad():
-        found = other.eval().forward_features(images)
-    assert difference((found[:, 0], found[:, 5:]), tokens(model, images)) < 1e-5
+        return compute(images).equal(compute(other))
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "huggingface", "timm", "torchscript"])
+def test_tiles_that_are_not_square_are_cut_and_not_squashed(kind, tmp_path, monkeypatch):
+    model, tile = backbone(), draw(84)[14:70]  # 56 x 84
+    output = export(model, kind, tmp_path)
+    assert difference(use(output, tile, monkeypatch), tokens(model, normalised(tile[:, 14:70]))) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from dinov2.models.vision_transformer import vit_tiny
 from dinov2.train.ssl_meta_arch import SSLMetaArch
-from dinov2.train.throughput import ThroughputMeter, _forward_flops, peak_flops, training_flops_per_image
+from dinov2.train.throughput import ThroughputMeter, forward_flops, peak_flops, training_flops_per_image
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +29,31 @@ def by_hand(size: int) -> float:
     return 2 * (patches * 3 * 14 * 14 * width + blocks * linear)
 
 
-@pytest.mark.parametrize("size", [28, 56])
+@pytest.mark.parametrize("size", [28, 56, 224])
 def test_forward_flops(model, size):
-    counted = _forward_flops(model.teacher["backbone"], size, torch.device("cpu"))
-    assert counted == pytest.approx(by_hand(size), rel=0.03)  # fvcore counts norms too
+    assert forward_flops(model.teacher["backbone"], size) == by_hand(size)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_register_tokens": 4, "ffn_layer": "swiglufused"},
+        {"patch_size": 16, "block_chunks": 2, "init_values": 1.0},
+    ],
+)
+def test_they_are_what_torch_counts_where_it_sees_attention(settings):
+    backbone = vit_tiny(**{"patch_size": 14, "block_chunks": 0, "img_size": 224, **settings}).eval()
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        backbone(torch.zeros(1, 3, 224, 224))
+    assert forward_flops(backbone, 224) == counter.get_total_flops()
 
 
 def test_a_step_is_one_teacher_and_three_student_passes(model):
     head = 2 * (192 * 32 + 32 * 32 + 32 * 16 + 16 * 64 + 64)
     teacher = 2 * (by_hand(56) + head)
     expected = teacher + 3 * (teacher + 3 * (by_hand(28) + head))
-    assert training_flops_per_image(model) == pytest.approx(expected, rel=0.03)
+    assert training_flops_per_image(model) == pytest.approx(expected, rel=1e-12)
 
 
 def test_figures_on_a_cpu(model):

@@ -289,7 +289,7 @@ def test_a_bad_tile_is_replaced_and_listed(image_folder, tmp_path):
 def test_import_is_light():
     code = (
         "import sys, torch, torchvision, dinov2.train.train;"
-        "heavy = ('sklearn', 'torchmetrics', 'fvcore', 'cv2', 'matplotlib', 'wandb', 'submitit');"
+        "heavy = ('sklearn', 'torchmetrics', 'cv2', 'matplotlib', 'wandb', 'submitit');"
         "print([name for name in heavy if name in sys.modules])"
     )
     found = run("-c", code)

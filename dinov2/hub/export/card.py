@@ -53,7 +53,9 @@ class Card:
             *self._results(),
             "## Use",
             f"In the folder of this file, on a tile `tile.png`:\n\n```python\n{self.kind.usage(self.notes)}```",
-            self.kind.other_sizes(self.model),
+            "What goes wrong without a word:\n\n"
+            + self.kind.cautions.format(size=self.notes.image_size, patch=self.model.patch_size)
+            + f"- {self.kind.other_sizes(self.model)}",
             "## Files",
             table([("file", "SHA-256"), *((f"`{name}`", f"`{digest}`") for name, digest in self.files.items())]),
             self._proof(),

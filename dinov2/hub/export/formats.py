@@ -54,11 +54,13 @@ class ExportFormat(ABC):
         loaded_by: the library that loads it.
         requires: packages without which it cannot be made and checked; their modules have the same names.
         card_library: what Hugging Face calls the library.
+        cautions: what goes wrong with it without a word, as a list in Markdown with {size} of an image and {patch}.
     """
 
     loaded_by: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     card_library: ClassVar[str] = ""
+    cautions: ClassVar[str]
 
     @abstractmethod
     def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:

@@ -31,6 +31,16 @@ with torch.inference_mode():
 cls, patches = tokens[:, 0], tokens[:, 1 + getattr(model.config, "num_register_tokens", 0) :]
 """
 
+_CAUTIONS = """\
+- Give the processor 8-bit images: floats in 0..1 are divided by 255 again (`do_rescale=False` keeps them).
+- The processor scales the shorter side to {size} pixels and cuts out the centre. Without it, of sides that are no
+  multiples of {patch} pixels the last rows and columns are never seen.
+- `output_attentions=True` gives maps after `model.set_attn_implementation("eager")`, else an empty tuple.
+- transformers 5 names layers `q_proj`, `k_proj`, `v_proj`, `o_proj` that the file, like version 4, names `query`,
+  `key`, `value`, `dense`: `from_pretrained` knows both, `load_state_dict` and hooks by name do not.
+- Weights keep the type of the file, here float32. Saved as float16 they stay so, and images are rounded to it.
+"""
+
 
 class HuggingFaceFormat(ExportFormat):
     """`model.safetensors`, `config.json` and `preprocessor_config.json`, as on a model page of Hugging Face."""
@@ -38,6 +48,7 @@ class HuggingFaceFormat(ExportFormat):
     loaded_by = "transformers"
     requires = ("transformers",)
     card_library = "transformers"
+    cautions = _CAUTIONS
 
     def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:
         """Weights under the names that every version reads, and how model and images are made."""

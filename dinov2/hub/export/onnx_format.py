@@ -10,7 +10,7 @@ from torch import Tensor
 from dinov2.models.vision_transformer import DinoVisionTransformer
 
 from .formats import ExportFormat, Notes, one_size_note
-from .preprocessing import NUMPY_TILE
+from .preprocessing import NUMPY_CAUTION, NUMPY_TILE
 from .tokens import TokenModel, Tokens
 
 GRAPH = "model.onnx"
@@ -21,7 +21,7 @@ _LARGEST_GRAPH = 1_900_000_000  # bytes
 _USAGE = """\
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 {tile}
 session = onnxruntime.InferenceSession("model.onnx")
@@ -35,6 +35,7 @@ class OnnxFormat(ExportFormat):
     loaded_by = "onnxruntime"
     requires = ("onnx", "onnxscript", "onnxruntime")
     card_library = "onnx"
+    cautions = NUMPY_CAUTION
 
     def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:
         """By torch's exporter; the notes are in the graph's metadata."""

@@ -9,7 +9,7 @@ from dinov2.models.vision_transformer import DinoVisionTransformer
 from dinov2.models.weights import build_backbone_like, unchunked
 
 from .formats import ExportFormat, Notes
-from .preprocessing import TORCH_TILE
+from .preprocessing import TORCH_CAUTION, TORCH_TILE
 from .tokens import TokenModel, Tokens
 
 WEIGHTS = "model.safetensors"
@@ -37,6 +37,7 @@ class SafetensorsFormat(ExportFormat):
 
     loaded_by = "safetensors"
     requires = ("safetensors",)
+    cautions = f"{TORCH_CAUTION}- An image whose sides are no multiples of {{patch}} pixels is an error.\n"
 
     def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:
         """One file; the notes are in its metadata."""

@@ -31,6 +31,15 @@ with torch.inference_mode():
 cls, patches = tokens[:, 0], tokens[:, model.num_prefix_tokens :]
 """
 
+_CAUTIONS = """\
+- `local-dir:` and `hf-hub:` take normalisation and image size from `config.json`. The name of one of timm's models with
+  `checkpoint_path=` does not: it keeps ImageNet's normalisation and 518 pixels.
+- The transform is for PIL images; it scales the shorter side to {size} pixels and cuts out the centre, with
+  `img_size=S` too. `timm.data.resolve_data_config({{"input_size": (3, S, S)}}, model=model)` is the one for S.
+- Of sides that are no multiples of {patch} pixels `img_size=` never sees the last rows and columns;
+  `dynamic_img_size=True` refuses them, and with `dynamic_img_pad=True` adds zeros at the right and at the bottom.
+"""
+
 
 class TimmFormat(ExportFormat):
     """`model.safetensors` and `config.json`, as on a model page of timm."""
@@ -38,6 +47,7 @@ class TimmFormat(ExportFormat):
     loaded_by = "timm"
     requires = ("timm",)
     card_library = "timm"
+    cautions = _CAUTIONS
 
     def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:
         """Weights under timm's names, and how its model is built."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dinov2.models.vision_transformer import DinoVisionTransformer
 
 from .formats import ExportFormat, Notes, json_text, one_size_note
-from .preprocessing import TORCH_TILE
+from .preprocessing import TORCH_CAUTION, TORCH_TILE
 from .tokens import TokenModel, Tokens
 
 PROGRAM = "model.ts.pt"
@@ -51,6 +51,7 @@ class TorchScriptFormat(ExportFormat):
     """`model.ts.pt`: images (B, 3, S, S) of any number and one size -> (class tokens, patch tokens)."""
 
     loaded_by = "torch.jit"
+    cautions = TORCH_CAUTION
 
     def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:
         """A trace; the notes are in the file as notes.json."""
