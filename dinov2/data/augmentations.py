@@ -18,11 +18,12 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from .transforms import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, make_normalize_transform
+from .resizing import RandomResizedCrop
+from .transforms import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 BLUR_KERNEL = 9  # pixels
 BLUR_SIGMA = (0.1, 2.0)  # pixels
-SOLARIZE_THRESHOLD = 128  # grey level above which values are inverted
+SOLARIZE_THRESHOLD = 128  # grey level from which on values are inverted: 128 becomes 127
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class DataAugmentationDINO:
 
 def _geometric(size: int, scale: tuple[float, float], settings: AugmentationSettings) -> transforms.Compose:
     """Where to look: a random area, resized, perhaps mirrored."""
-    steps: list[Any] = [transforms.RandomResizedCrop(size, scale=scale, interpolation=InterpolationMode.BICUBIC)]
+    steps: list[Any] = [RandomResizedCrop(size, scale=scale, interpolation=InterpolationMode.BICUBIC)]
     steps.append(transforms.RandomHorizontalFlip(p=settings.horizontal_flip))
     if settings.vertical_flip > 0:
         steps.append(transforms.RandomVerticalFlip(p=settings.vertical_flip))
@@ -132,6 +133,6 @@ def _photometric(settings: AugmentationSettings, blur: float, *extra: Any) -> tr
             transforms.RandomApply([GaussianBlur()], p=blur),
             *extra,
             transforms.ToTensor(),
-            make_normalize_transform(settings.mean, settings.std),
+            transforms.Normalize(settings.mean, settings.std, inplace=True),  # of what ToTensor has just made
         ]
     )

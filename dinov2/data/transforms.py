@@ -6,6 +6,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from .resizing import RandomResizedCrop, ResizeShorterSide
+
 # Mean and standard deviation of ImageNet's RGB channels in [0, 1], which DINOv2 normalises with.
 IMAGENET_DEFAULT_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEFAULT_STD = (0.229, 0.224, 0.225)
@@ -34,7 +36,7 @@ def make_classification_train_transform(
     std: Sequence[float] = IMAGENET_DEFAULT_STD,
 ) -> transforms.Compose:
     """Random resized crop and flip: image -> (3, crop, crop) float32."""
-    steps: list[object] = [transforms.RandomResizedCrop(crop_size, interpolation=interpolation)]
+    steps: list[object] = [RandomResizedCrop(crop_size, interpolation=interpolation)]
     if hflip_prob > 0:
         steps.append(transforms.RandomHorizontalFlip(hflip_prob))
     return transforms.Compose([*steps, MaybeToTensor(), make_normalize_transform(mean, std)])
@@ -51,7 +53,7 @@ def make_classification_eval_transform(
     """Shorter side to `resize_size`, then the centre: image of any size -> (3, crop, crop) float32."""
     return transforms.Compose(
         [
-            transforms.Resize(resize_size, interpolation=interpolation),
+            ResizeShorterSide(resize_size, interpolation=interpolation),
             transforms.CenterCrop(crop_size),
             MaybeToTensor(),
             make_normalize_transform(mean, std),

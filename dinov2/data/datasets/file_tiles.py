@@ -43,7 +43,9 @@ class FileTileDataset(TileDataset):
         except OSError as error:
             raise self.bad_tile(index, f"cannot be read: {error.strerror}") from error
         raise self.bad_tile(
-            index, f"has {size:,} bytes, more than an image of at most {self.max_pixels:,} pixels can have"
+            index,
+            f"has {size:,} bytes, more than an image of the {self.max_pixels:,} pixels that data.max_pixels allows can "
+            "have: slides are to be cut into tiles",
         )
 
     def digest(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dinov2.data.decoding import ImageError, check_size
 from dinov2.data.reading_now import reading
 from dinov2.errors import UserError, unknown_name
 
@@ -158,11 +159,10 @@ class _TileFile:
                 f"{self.tiles.name} of {self.path}: expected RGB tiles of shape (n, height, width, 3) and type uint8, "
                 f"got {shape} and {dtype}.{first}"
             )
-        if shape[1] * shape[2] > max_pixels:
-            raise UserError(
-                f"{self.tiles.name} of {self.path}: its tiles have {shape[1]:,} x {shape[2]:,} pixels, more than the "
-                f"{max_pixels:,} that are allowed"
-            )
+        try:
+            check_size(shape[2], shape[1], max_pixels)
+        except ImageError as error:
+            raise UserError(f"a tile of {self.tiles.name} of {self.path} cannot be used: {error}") from error
         return shape
 
     def useful_cache(self) -> int:
