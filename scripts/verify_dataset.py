@@ -1,8 +1,12 @@
 """Read an indexed tar again, all of it: headers, offsets, CRC-32 values, and whether every tile decodes.
 
-Example: python scripts/verify_dataset.py --tarball_path data/pretrain_dataset.tar --output_root data --name
-pretrain Cohorts: python scripts/verify_dataset.py --tarball_path data --output_root data --name pretrain Bad
-tiles are listed in {name}_verified[_{suffix}].jsonl. Exit code: 0 all good, 1 something is bad, 2 refused.
+The first time with --write_crc: only the CRC-32 tells that a byte has changed, since nearly every tile with a changed
+byte still decodes, to a wrong picture. Training checks the values of the tiles that it reads.
+
+Example: python scripts/verify_dataset.py --tarball_path data/pretrain_dataset.tar --output_root data --name pretrain \\
+    --write_crc
+Cohorts: python scripts/verify_dataset.py --tarball_path data --output_root data --name pretrain
+Bad tiles are listed in {name}_verified[_{suffix}].jsonl. Exit code: 0 all good, 1 something is bad, 2 refused.
 """
 
 import argparse

@@ -34,7 +34,6 @@ _OTHER_COMPRESSIONS = {6: "old-style JPEG", 34887: "LERC", 34933: "PNG", 50001: 
     (33003, 33004, 33005, 34712), "JPEG 2000"
 )
 _SAMPLE_FORMATS = {2: "signed", 3: "floating point", 5: "complex", 6: "complex"}
-_RESAVE = "Save it with LZW or deflate"
 _SCALE = "Scale all tiles alike to 8 bits"
 _UNTOUCHED, _PREMULTIPLIED, _STRAIGHT = (), (1,), (2,)  # ExtraSamples: no alpha, or alpha of two kinds
 _REDUCED = 1  # bit of NewSubfileType: a smaller copy of another page
@@ -120,7 +119,8 @@ def _wrong_samples(tags: Tags) -> str | None:
 def _wrong_storage(tags: Tags) -> str | None:
     compression, bits = tags.get(COMPRESSION, _NONE), bits_of(tags)
     if compression not in _COMPRESSIONS:
-        return f"its compression {compression} ({_OTHER_COMPRESSIONS.get(compression, 'unknown')}) is not read. {_RESAVE}"
+        name = _OTHER_COMPRESSIONS.get(compression, "unknown")
+        return f"its compression {compression} ({name}) is not read. Save it with LZW or deflate"
     if bits == 12 and compression != _NONE:
         return f"samples of 12 bits are read uncompressed, not with compression {compression}. {_SCALE}"
     if tags[PHOTOMETRIC] == _YCBCR and compression != _JPEG:

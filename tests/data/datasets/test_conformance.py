@@ -124,7 +124,7 @@ def test_transforms_and_limit_of_pixels(made: Made) -> None:
         dataset_str=made.string, transform=lambda image: image.size, target_transform=lambda label: label + 10
     )
     assert [dataset[i] for i in (0, 5)] == [((16, 16), made.targets[i] + 10) for i in (0, 5)]
-    with pytest.raises(UserError, match="allowed"):
+    with pytest.raises(UserError, match="data.max_pixels allows"):
         make_dataset(dataset_str=made.string, max_pixels=255)[0]
 
 
