@@ -11,13 +11,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.data.tar_index import ConcatRequest, concat_entries
 from dinov2.utils.cli import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
     args = parse(argv)
+    from dinov2.data.tar_index.concat import ConcatRequest, concat_entries  # slow, so not before the flags are right
+
     report = concat_entries(ConcatRequest(args.root, args.output_root, args.suffix, tuple(args.cohorts)))
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -19,13 +19,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.data.tar_index import GROUP_COLUMNS, GROUP_KINDS, GroupRequest, group_entries
 from dinov2.utils.cli import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
     args = parse(argv)
+    from dinov2.data.tar_index.group_files import GROUP_KINDS  # slow, so not before the flags are right
+    from dinov2.data.tar_index.groups import GROUP_COLUMNS, GroupRequest, group_entries
+
     columns = replace(GROUP_COLUMNS, file=args.file_name, label=args.group_name or GROUP_KINDS[args.kind])
     request = GroupRequest(
         args.tarball_path, args.output_root, args.name, args.suffix, args.pattern, args.csv, columns, args.kind
@@ -44,7 +46,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_root", type=Path, required=True, help="folder with its index files")
     parser.add_argument("--name", "--prefix", dest="name", help="prefix of the index files")
     parser.add_argument("--suffix", help="subset")
-    parser.add_argument("--kind", choices=GROUP_KINDS, default="slide", help="of the groups; a patient counts as slide")
+    parser.add_argument(
+        "--kind", choices=("slide", "site"), default="slide", help="of the groups; a patient counts as slide"
+    )
     rule = parser.add_mutually_exclusive_group()
     rule.add_argument(
         "--pattern",
@@ -52,7 +56,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "(default: the folders below the first one, or without any the file name up to its last number)",
     )
     rule.add_argument("--csv", type=Path, help="csv file with the group of every tile")
-    parser.add_argument("--file_name", default=GROUP_COLUMNS.file, help="its column with base names or member paths")
+    parser.add_argument("--file_name", default="filename", help="its column with base names or member paths")
     parser.add_argument("--group_name", help="its column with groups (default: group, or site for --kind site)")
     return parser.parse_args(argv)
 

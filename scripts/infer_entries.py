@@ -10,13 +10,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.data.tar_index import IndexRequest, LabelColumns, infer_entries
 from dinov2.utils.cli import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
     args = parse(argv)
+    from dinov2.data.tar_index.infer import IndexRequest, infer_entries  # slow, so not before the flags are right
+    from dinov2.data.tar_index.labels import LabelColumns
+
     columns = LabelColumns(file=args.file_name, label=args.label_name, class_name=args.class_name)
     report = infer_entries(
         IndexRequest(

@@ -11,13 +11,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.data.tar_index import PrepareRequest, prepare_dataset
 from dinov2.utils.cli import run_command
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
-    request = PrepareRequest(**vars(parse(argv)))
+    args = parse(argv)
+    from dinov2.data.tar_index.prepare import PrepareRequest, prepare_dataset  # slow, so not before the flags are right
+
+    request = PrepareRequest(**vars(args))
     index, check = prepare_dataset(request)
     print(f"{index.line()}\n{check.line()}")
     if check.unwritten:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.data.tar_index import VerifyRequest, verify_dataset
 from dinov2.utils.cli import run_command
 
 SHOWN = 10
@@ -25,6 +24,8 @@ SHOWN = 10
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
     args = parse(argv)
+    from dinov2.data.tar_index.verify import VerifyRequest, verify_dataset  # slow, so not before the flags are right
+
     report = verify_dataset(VerifyRequest(**vars(args)))
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -15,7 +15,7 @@ from dinov2.data import make_dataset
 from dinov2.data.datasets import ImageNet, KNNDataset, TileDataset, UnknownGroupsError
 from dinov2.data.datasets.digests import TileDigest
 from dinov2.data.groups import Groups
-from dinov2.data.tar_index import load_class_ids
+from dinov2.data.tar_index.name_files import load_class_ids
 from dinov2.errors import UserError
 
 from .features import Features

@@ -278,3 +278,27 @@ def test_large_tables_are_joined_in_any_order(tmp_path: Path) -> None:
         writer.writerows([f"p/{i}.jpg" if i % 2 else f"{i}.jpg", i % 7] for i in order)
     index(tmp_path / "t.tar", csv=tmp_path / "l.csv")
     assert (load_entries(tmp_path / "entries.npy")[:, 0] == np.arange(count) % 7).all()
+
+
+@pytest.mark.parametrize(
+    "script", ["infer_entries", "concat_entries", "group_entries", "verify_dataset", "prepare_dataset"]
+)
+def test_a_misspelt_flag_is_told_before_anything_slow_is_imported(script: str) -> None:
+    code = (
+        f"import runpy, sys; sys.argv = ['x', '--tarbal_path', 'x']; "
+        f"script = runpy.run_path({str(ROOT / 'scripts' / script)!r} + '.py')\n"
+        "try: script['main']()\n"
+        "except SystemExit as end: assert end.code == 2\n"
+        "assert not {'numpy', 'torch', 'PIL', 'tqdm', 'concurrent.futures'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_indexing_imports_no_more_than_it_needs(tar: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path; from dinov2.data.tar_index import IndexRequest, infer_entries\n"
+        "infer_entries(IndexRequest(Path(sys.argv[1]), Path(sys.argv[1]).parent))\n"
+        "assert not {'torch', 'PIL', 'tqdm', 'multiprocessing', 'tarfile', 'numpy.ma'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code, tar], check=True)

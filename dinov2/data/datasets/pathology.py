@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from dinov2.data.tar_index import JOINED, entries_name, joined_cohorts
+from dinov2.data.tar_index.concat import JOINED, joined_cohorts
+from dinov2.data.tar_index.fingerprint import entries_name
 from dinov2.errors import UserError
 
 from .tar_tiles import TarTileDataset

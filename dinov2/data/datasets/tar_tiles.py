@@ -9,17 +9,11 @@ import numpy as np
 
 from dinov2.data.file_reader import FileReader, RowReader
 from dinov2.data.groups import Groups, cohort_groups
-from dinov2.data.tar_index import (
-    GROUP_KINDS,
-    check_tars,
-    crc_name,
-    entries_name,
-    fingerprint,
-    load_crc32,
-    load_entries,
-    load_groups,
-)
+from dinov2.data.tar_index.crc import crc_name, load_crc32
+from dinov2.data.tar_index.fingerprint import check_tars, entries_name, fingerprint
+from dinov2.data.tar_index.group_files import GROUP_KINDS, load_groups
 from dinov2.data.tar_index.headers import BLOCK
+from dinov2.data.tar_index.numpy_files import load_entries
 from dinov2.data.tar_index.tile_check import stored_name
 from dinov2.errors import UserError
 

@@ -18,7 +18,6 @@ from dinov2.data.tar_index.replaced import SeenPaths
 from dinov2.data.tar_index.selection import Selection, ambiguity
 
 IMAGE_SUFFIXES = (b".jpg", b".jpeg", b".png", b".tif", b".tiff", b".bmp", b".webp")
-LONGEST_SUFFIX = max(map(len, IMAGE_SUFFIXES))
 NOTHING = np.zeros(0, np.int64)
 
 
@@ -191,9 +190,8 @@ class _Examples:
 
 
 def are_images(bases: list[bytes]) -> NDArray[np.bool_]:
-    """Whether each base name ends like an image, (m,) bool. Names share few endings, so each is judged once."""
-    ends = [base[-LONGEST_SUFFIX:] for base in bases]
-    judged = {end: end.lower().endswith(IMAGE_SUFFIXES) for end in set(ends)}
-    if all(judged.values()):
-        return np.ones(len(bases), bool)
-    return np.fromiter((judged[end] for end in ends), bool, len(ends))
+    """Whether each base name ends like an image, (m,) bool. Where all end alike, as they mostly do, one is judged."""
+    ending = bases[0].rpartition(b".")[2] if bases else b""
+    if b"\0".join([*bases, b""]).count(b"." + ending + b"\0") == len(bases):
+        return np.full(len(bases), (b"." + ending).lower() in IMAGE_SUFFIXES)
+    return np.fromiter((base.lower().endswith(IMAGE_SUFFIXES) for base in bases), bool, len(bases))

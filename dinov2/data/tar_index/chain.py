@@ -2,7 +2,7 @@
 
 The walk is optimistic and in batches. It takes sizes from headers that nobody has checked yet, gathers 2,048
 of them, and only then verifies all checksums at once with NumPy. The first bad header of a batch ends the
-walk with its offset, so nothing read after it counts. Small members are read through 1 MiB windows; of large
+walk with its offset, so nothing read after it counts. Small members are read through 256 KiB windows; of large
 ones only the headers are read.
 """
 
@@ -20,7 +20,7 @@ from dinov2.data.tar_index.headers import BLOCK, REGULAR, TYPE_BYTE, ZERO_BLOCK
 
 BATCH = 2048
 FEW_HEADERS = 8
-NEAR_WINDOW, FAR_WINDOW = 1 << 20, 4 * BLOCK
+NEAR_WINDOW, FAR_WINDOW = 1 << 18, 4 * BLOCK  # bytes; the near one fits into the cache of a core
 FAR_STRIDE = 8 << 10  # bytes from header to header; above, reading headers one by one is faster than reading all
 LARGEST_EXTENSION = 1 << 20
 BATCH_EXTENSIONS = 8 << 20  # bytes of extended headers that close a batch, however few members it has
@@ -35,21 +35,21 @@ class Batch:
 
     Attributes:
         first: offset of the first header, bytes.
+        store: room for the headers, which the next batch uses again.
         sizes: (n) data bytes after each header.
         extensions: what belongs to the header of that index.
         fault: why the walk cannot go on after the last header.
         ended: whether the end marker follows.
         extension_bytes: how much extended headers hold, which is what can make a batch large.
-        parts: the headers, joined by `blocks`.
     """
 
     first: int
+    store: memoryview
     sizes: list[int] = field(default_factory=list)
     extensions: dict[int, Extension] = field(default_factory=dict)
     fault: ArchiveError | None = None
     ended: bool = False
     extension_bytes: int = 0
-    parts: list[bytes] = field(default_factory=list)
 
     @property
     def stopped(self) -> bool:
@@ -58,20 +58,20 @@ class Batch:
 
     def add(self, buffer: bytes, *, offset: int, count: int) -> None:
         """Keep the last `count` headers from `buffer`; the first of them lies at `offset`, a multiple of 512."""
+        place, sizes = len(self.sizes) - count, self.sizes[len(self.sizes) - count :]
         if count < FEW_HEADERS:
-            for size in self.sizes[len(self.sizes) - count :]:
-                self.parts.append(buffer[offset : offset + BLOCK])
-                offset += _stride(size)
+            for size in sizes:
+                self.store[place * BLOCK : (place + 1) * BLOCK] = buffer[offset : offset + BLOCK]
+                place, offset = place + 1, offset + _stride(size)
             return
         whole = len(buffer) // BLOCK
         table = np.frombuffer(buffer, np.uint8, whole * BLOCK).reshape(whole, BLOCK)
-        strides = _strides(np.array(self.sizes[-count:], np.int64)) // BLOCK
-        self.parts.append(table[offset // BLOCK + np.cumsum(strides) - strides].tobytes())
+        strides = _strides(np.array(sizes, np.int64)) // BLOCK
+        table.take(offset // BLOCK + np.cumsum(strides) - strides, axis=0, out=self.blocks()[place:])
 
     def blocks(self) -> NDArray[np.uint8]:
         """The headers, (n, 512) uint8."""
-        self.parts = [b"".join(self.parts)]
-        return np.frombuffer(self.parts[0], np.uint8).reshape(-1, BLOCK)
+        return np.frombuffer(self.store, np.uint8, len(self.sizes) * BLOCK).reshape(-1, BLOCK)
 
     def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Offset of each header (n,) int64 and data bytes after it (n,) int64."""
@@ -99,7 +99,7 @@ class HeaderChain:
         self.position = 0
         self._descriptor = descriptor
         self._buffer, self._base, self._window = b"", 0, NEAR_WINDOW
-        self._hinted = 0
+        self._store = memoryview(bytearray(BATCH * BLOCK + max(NEAR_WINDOW, FAR_WINDOW)))
         self._known_sizes: dict[bytes, int] = {}
         self._pending: Extension | None = None
 
@@ -116,7 +116,7 @@ class HeaderChain:
 
     def _gather(self) -> Batch:
         """The next headers, unverified, until the batch is full, the archive ends or something is wrong."""
-        batch = Batch(self.position)
+        batch = Batch(self.position, self._store)
         while len(batch.sizes) < BATCH and batch.extension_bytes < BATCH_EXTENSIONS and not batch.stopped:
             if self._window == FAR_WINDOW:
                 self._leap(batch)
@@ -156,15 +156,15 @@ class HeaderChain:
 
     def _leap(self, batch: Batch) -> None:
         """Read single headers of large members, as long as they are plain files; `_follow` takes what is not."""
-        read, descriptor, known, sizes, parts = os.pread, self._descriptor, self._known_sizes, batch.sizes, batch.parts
+        read, descriptor, known, sizes, store = os.pread, self._descriptor, self._known_sizes, batch.sizes, batch.store
         position, last, field, kind = self.position, self.size - BLOCK, headers.SIZE_FIELD, TYPE_BYTE
         for _ in range(0 if self._pending else BATCH - len(sizes)):
             block = read(descriptor, BLOCK, position) if position <= last else b""
             size = known.get(block[field])
             if size is None or len(block) < BLOCK or block[kind] != REGULAR:
                 break
+            store[len(sizes) * BLOCK : (len(sizes) + 1) * BLOCK] = block
             sizes.append(size)
-            parts.append(block)
             position += (size + 1023) & -512
         self.position = position
 

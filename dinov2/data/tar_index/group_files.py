@@ -33,12 +33,12 @@ AGAIN = (
 )
 
 
-KINDS = {"slide": "group", "site": "site"}  # of groups, and how their files are called
+GROUP_KINDS = {"slide": "group", "site": "site"}  # of groups, and how their files are called
 
 
 @dataclass(frozen=True)
 class GroupFiles:
-    """The two files of one set of entries, for one of `KINDS`."""
+    """The two files of one set of entries, for one of `GROUP_KINDS`."""
 
     name: str | None
     suffix: str | None = None
@@ -47,12 +47,12 @@ class GroupFiles:
     @property
     def runs(self) -> str:
         """File name of the runs, for example pretrain_groups_train.npy."""
-        return self._file(f"{KINDS[self.kind]}s") + ".npy"
+        return self._file(f"{GROUP_KINDS[self.kind]}s") + ".npy"
 
     @property
     def names(self) -> str:
         """File name of the names, for example pretrain_group_names_train.json."""
-        return self._file(f"{KINDS[self.kind]}_names") + ".json"
+        return self._file(f"{GROUP_KINDS[self.kind]}_names") + ".json"
 
     def records(self, staged: Staging, *, entries: Fingerprint, tars: Sequence[TarRecord]) -> dict[str, SideFileRecord]:
         """What to record about the staged files, which mean nothing without the entries and each other."""
@@ -73,7 +73,7 @@ def load_groups(
     """The groups of the rows of entries; None if they were never found out.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `GROUP_KINDS`.
     Raises:
         StaleIndexError: they belong to other entries than the ones beside them.
         SideFileError: a file is damaged.

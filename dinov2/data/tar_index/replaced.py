@@ -33,7 +33,7 @@ class SeenPaths:
 
     def replaced(self, members: Members) -> NDArray[np.int64]:
         """Numbers of the files whose path comes again, ascending, as the index counts files."""
-        repeated = np.unique(np.concatenate(list(self._repeated())))
+        repeated = np.concatenate(list(self._repeated()))
         if not len(repeated):
             return repeated
         keys, checks, numbers = _occurrences(members, repeated)
