@@ -189,7 +189,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "optim.adamw_beta2": (0, 0.999999),
     "crops.local_crops_number": (0, None),
     "data.max_bad_share": (0, 1),
-    "data.max_pixels": (1, None),
+    "data.max_pixels": (1, 178_956_970),  # twice Image.MAX_IMAGE_PIXELS, which Pillow takes for an attack
     "augmentation.horizontal_flip": (0, 1),
     "augmentation.vertical_flip": (0, 1),
     "augmentation.color_jitter": (0, 1),

@@ -104,7 +104,7 @@ class TrainingView(Dataset):
                 tile = replacement
         raise TileReadError(
             f"{MAX_REPLACEMENTS} tiles in a row cannot be used; the last is {bad_tiles[-1]}. "
-            "The storage or the whole archive is damaged"
+            "Either the whole data set is of this kind, or its storage fails"
         )
 
 
