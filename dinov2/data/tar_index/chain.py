@@ -99,7 +99,8 @@ class HeaderChain:
         self.position = 0
         self._descriptor = descriptor
         self._buffer, self._base, self._window = b"", 0, NEAR_WINDOW
-        self._store = memoryview(bytearray(BATCH * BLOCK + max(NEAR_WINDOW, FAR_WINDOW)))
+        room = min(BATCH * BLOCK, self.size) + max(NEAR_WINDOW, FAR_WINDOW)  # a window may fill a batch beyond its end
+        self._store = memoryview(bytearray(room))
         self._known_sizes: dict[bytes, int] = {}
         self._pending: Extension | None = None
 
