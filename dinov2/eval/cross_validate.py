@@ -5,6 +5,11 @@ all folds but one and scored on that one, and on all --test-datasets. Results ar
 folds, and intervals of the scores of all folds together.
 """
 
+if __name__ == "__main__":
+    from dinov2.eval.arguments import start
+
+    start("cross_validate", __doc__)
+
 import argparse
 import re
 from collections.abc import Mapping, Sequence
@@ -12,18 +17,17 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from dinov2.errors import UserError, unknown_name
-from dinov2.utils.cli import run_command
 
+from .arguments import make_parser
 from .cross_validation import CROSS_VALIDATION, FoldResults, cross_validate
 from .features import Features
 from .folds import Fold, check_folds, make_folds
-from .knn_votes import VOTES
 from .labelled import LabelledSet, label_features
 from .linear_heads import LinearSettings
 from .logistic import LogisticSettings
 from .probes import KnnProbe, LinearProbe, LogisticProbe, Probe
 from .results import Row, scored_row, spread_row
-from .setup import Evaluation, base_parser, evaluation, named_tests
+from .setup import Evaluation, evaluation, named_tests
 from .tokens import FeatureKind, grid_columns, widest_kind
 
 POOLED = f"{CROSS_VALIDATION}, all folds together"
@@ -31,25 +35,7 @@ POOLED = f"{CROSS_VALIDATION}, all folds together"
 
 def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
     """The flags of the command."""
-    parser = base_parser("cross_validate", __doc__, add_help=add_help)
-    cross = parser.add_argument_group("cross-validation")
-    cross.add_argument("--test-datasets", nargs="+", default=[], metavar="STRING", help="more tiles to be scored on")
-    cross.add_argument("--n-folds", type=int, default=5, metavar="N", help="number of folds (default: 5)")
-    cross.add_argument("--plain", action="store_true", help="folds by chance, not with equal shares of the classes")
-    cross.add_argument(
-        "--probes",
-        nargs="+",
-        default=["1-NN", "20-NN", "linear"],
-        metavar="PROBE",
-        help="classifiers: K-NN for a number K, linear, log_regression",
-    )
-    cross.add_argument("--vote", choices=VOTES, default="softmax", help="of neighbours; majority: one vote each")
-    cross.add_argument("--temperature", type=float, help="of the softmax that weighs neighbours")
-    cross.add_argument(
-        "--n-last-blocks", type=int, nargs="+", default=(1, 4), metavar="N", help="of linear classifiers"
-    )
-    cross.add_argument("--iterations", type=int, default=1000, metavar="N", help="steps of the linear classifiers")
-    return parser
+    return make_parser("cross_validate", __doc__, add_help=add_help)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -128,7 +114,3 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--probes {' '.join(args.probes)}: expected each classifier once")
     if args.iterations < 1:
         raise UserError(f"--iterations {args.iterations}: expected 1 or more")
-
-
-if __name__ == "__main__":
-    run_command(lambda: main(get_args_parser().parse_intermixed_args()))

@@ -8,6 +8,11 @@ Labelled query tiles (--train-dataset) vote on the class of test tiles (--val-da
         --val-dataset KNN:root=tarballs:extra=tarballs:split=test
 """
 
+if __name__ == "__main__":
+    from dinov2.eval.arguments import start
+
+    start("knn", __doc__)
+
 import argparse
 import json
 from collections.abc import Iterable, Sequence
@@ -16,13 +21,13 @@ from dataclasses import asdict
 from torch import Tensor
 
 from dinov2.errors import UserError
-from dinov2.utils.cli import run_command
 
+from .arguments import make_parser
 from .features import Features
-from .knn_votes import ALL, VOTES, KnnCase, KnnSettings, knn_scores
+from .knn_votes import ALL, KnnCase, KnnSettings, knn_scores
 from .metrics import classification_metrics
 from .results import Row, append_lines, scored_row, spread_row
-from .setup import base_parser, evaluation
+from .setup import evaluation
 from .site_robustness import site_robustness
 from .tokens import FeatureKind
 
@@ -32,16 +37,7 @@ _DINOV2_METRICS = {"acc": "Top 1", "top5": "Top 5"}
 
 def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
     """The flags of the command."""
-    parser = base_parser("knn", __doc__, add_help=add_help)
-    knn = parser.add_argument_group("vote")
-    knn.add_argument("--nb_knn", type=int, nargs="+", metavar="K", help="numbers of neighbours")
-    knn.add_argument("--temperature", type=float, help="of the softmax that weighs neighbours")
-    knn.add_argument("--vote", choices=VOTES, default="softmax", help="majority: every neighbour has one vote")
-    knn.add_argument("--n-per-class-list", type=int, nargs="+", metavar="N", help="query tiles per class; -1: all")
-    knn.add_argument("--n-tries", type=int, metavar="N", help="random draws of so many tiles")
-    knn.add_argument("--n-last-blocks", type=int, default=1, metavar="N", help="blocks whose class tokens are compared")
-    knn.add_argument("--avgpool", action="store_true", help="compare the mean patch token too")
-    return parser
+    return make_parser("knn", __doc__, add_help=add_help)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -100,7 +96,3 @@ def _dinov2_lines(cases: Iterable[KnnCase], rows: Sequence[Row]) -> list[str]:
             if metric in row.figures:
                 lines.append(json.dumps({f"{key} {title}": 100 * row.figures[metric].value}))
     return lines
-
-
-if __name__ == "__main__":
-    run_command(lambda: main(get_args_parser().parse_intermixed_args()))

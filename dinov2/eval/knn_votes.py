@@ -21,7 +21,6 @@ from .neighbours import nearest_neighbours
 
 logger = logging.getLogger("dinov2")
 
-VOTES = ("softmax", "majority")
 ALL = -1  # in a list of query samples per class
 
 

@@ -23,8 +23,6 @@ from .leakage import find_overlap, names_with_tiles, slide_names
 
 logger = logging.getLogger("dinov2")
 
-GROUPINGS = ("auto", "slide", "cohort", "site", "none")
-
 
 @dataclass(frozen=True)
 class LabelledSet:

@@ -5,6 +5,11 @@ Heads for several kinds of features and many learning rates are trained together
 it and on --test-datasets. A run that was broken off goes on where it was saved.
 """
 
+if __name__ == "__main__":
+    from dinov2.eval.arguments import start
+
+    start("linear", __doc__)
+
 import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,48 +18,26 @@ from functools import partial
 
 from dinov2.distributed import get_global_size
 from dinov2.errors import UserError
-from dinov2.utils.cli import run_command
 
+from .arguments import make_parser
 from .augmented import augmented_batches
+from .choices import LINEAR_RESULTS, METRICS
 from .features import Features
 from .labelled import LabelledSet
-from .linear_heads import LEARNING_RATES, LinearHeads, LinearSettings, LinearTraining, best_head
+from .linear_heads import LinearHeads, LinearSettings, LinearTraining, best_head
 from .linear_probe import cached_batches
-from .linear_run import RESULTS_FILE, LinearPlan, resume, train_and_score
+from .linear_run import LinearPlan, resume, train_and_score
 from .results import Row, append_lines, scored_row
-from .setup import Evaluation, base_parser, evaluation, named_tests
+from .setup import Evaluation, evaluation, named_tests
 from .tokens import FeatureKind, grid_columns, widest_kind
 
 BATCH_SIZE = 128  # images of a process
 AVERAGES = {"mean_accuracy": "micro", "mean_per_class_accuracy": "macro"}
-METRICS = {"mean_accuracy": "acc", "mean_per_class_accuracy": "bacc"}
 
 
 def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
     """The flags of the command."""
-    parser = base_parser("linear", __doc__, add_help=add_help)
-    linear = parser.add_argument_group("heads")
-    linear.add_argument("--test-datasets", nargs="+", default=[], metavar="STRING", help="more tiles to be scored on")
-    linear.add_argument("--epochs", type=int, default=10, metavar="N", help="(default: 10)")
-    linear.add_argument("--epoch-length", type=int, default=1250, metavar="N", help="steps of an epoch (default: 1250)")
-    linear.add_argument("--save-checkpoint-frequency", type=int, default=1, metavar="N", help="epochs between savings")
-    linear.add_argument("--eval-period-iterations", type=int, default=1250, metavar="N", help="steps between scores")
-    linear.add_argument("--learning-rates", type=float, nargs="+", default=LEARNING_RATES, metavar="RATE")
-    linear.add_argument("--n-last-blocks", type=int, nargs="+", default=(1, 4), metavar="N", help="(default: 1 4)")
-    linear.add_argument(
-        "--val-metric-type", choices=AVERAGES, default="mean_accuracy", help="what the best is chosen by"
-    )
-    linear.add_argument(
-        "--test-metric-types",
-        choices=METRICS,
-        nargs="+",
-        default=["mean_accuracy"],
-        help=f"what {RESULTS_FILE} says of each of --test-datasets, one for all or one each; other files say all",
-    )
-    linear.add_argument("--classifier-fpath", metavar="FILE", help="heads to start from, such as a model_final.pth")
-    linear.add_argument("--no-resume", action="store_true", help="start over even if there is a checkpoint")
-    linear.add_argument("--cached-features", action="store_true", help="train on features of images as they are")
-    return parser
+    return make_parser("linear", __doc__, add_help=add_help)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -80,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
         scores = train_and_score(training, batches, scored[0], plan=_plan(args), folder=job.folder)
         head = best_head(scores)
         rows = [_row(job, training.heads, head, *one) for one in zip(sets[1:], scored)]
-        append_lines(job.folder / RESULTS_FILE, _dinov2_lines(sets[2:], rows[1:], args.test_metric_types))
+        append_lines(job.folder / LINEAR_RESULTS, _dinov2_lines(sets[2:], rows[1:], args.test_metric_types))
         job.finish(
             sets,
             rows,
@@ -166,7 +149,3 @@ def _row(job: Evaluation, heads: LinearHeads, head: str, labelled: LabelledSet, 
         resamples=job.args.resamples,
         notes={"head": head},
     )
-
-
-if __name__ == "__main__":
-    run_command(lambda: main(get_args_parser().parse_intermixed_args()))

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from dinov2.utils.rng import derive_seed
 
+from .choices import LEARNING_RATES
 from .features import Features
 from .linear_model import PIECE, HeldOutScore, LinearModel
 from .metrics import accuracy
 
 # DINOv2's, for a batch of 256.
-LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
 
 
 @dataclass(frozen=True)

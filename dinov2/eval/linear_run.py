@@ -13,6 +13,7 @@ from dinov2.distributed import barrier, is_main_process
 from dinov2.errors import UserError
 from dinov2.utils.atomic import atomic_path
 
+from .choices import LINEAR_RESULTS
 from .features import Features
 from .linear_heads import LinearTraining, best_head
 from .linear_model import HeldOutScore
@@ -21,7 +22,6 @@ from .results import append_lines
 logger = logging.getLogger("dinov2")
 
 # DINOv2's names.
-RESULTS_FILE = "results_eval_linear.json"
 RUNNING, FINAL = "running_checkpoint_linear_eval.pth", "model_final.pth"
 
 
@@ -120,4 +120,4 @@ def _write_line(folder: Path, step: int, scores: Mapping[str, HeldOutScore]) -> 
     best = best_head(scores)
     logger.info(f"after {step:,} steps the best head on the val set is {best}: {100 * scores[best].value:.1f} %")
     content = {"best_classifier": {"name": best, "accuracy": scores[best].value}}
-    append_lines(folder / RESULTS_FILE, [f"iter: {step - 1}", json.dumps(content), ""])
+    append_lines(folder / LINEAR_RESULTS, [f"iter: {step - 1}", json.dumps(content), ""])

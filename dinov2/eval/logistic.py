@@ -26,8 +26,6 @@ from .metrics import classification_metrics
 
 C_VALUES = tuple(10 ** np.linspace(-6, 5, 45))  # DINOv2's
 RUN = 9  # values of C that one rank goes through
-BACKENDS = ("auto", "sklearn", "torch")
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def fit_path(
     by_torch = settings.backend == "torch" or (settings.backend == "auto" and device.type == "cuda")
     solver = torch_path if by_torch else sklearn_path
     stop = Stop(settings.max_iter, settings.tol)
-    values = train.values.to(device if by_torch else "cpu", DTYPES[settings.dtype])
+    values = train.values.to(device if by_torch else "cpu", getattr(torch, settings.dtype))
     for weight, bias in solver(values, labels, cs, stop):
         all_weights = weight.new_zeros(num_classes, weight.shape[1])
         all_biases = bias.new_full((num_classes,), -float("inf"))

@@ -16,7 +16,7 @@ from dinov2.configs import load_config_file, merge_layers, parse_overrides, vali
 from dinov2.errors import UserError, unknown_name
 from dinov2.hub import find
 
-CROP = 224  # pixels of the square that the fork shows a model
+from .choices import CROP
 
 
 @dataclass

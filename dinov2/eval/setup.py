@@ -1,4 +1,4 @@
-"""What all evaluation commands share: flags, settings in force, data sets."""
+"""What all evaluation commands share: settings in force, data sets, results."""
 
 import argparse
 import logging
@@ -15,59 +15,13 @@ from dinov2.errors import UserError
 from dinov2.logging import setup_logging
 
 from .features import Extraction
-from .labelled import GROUPINGS, LabelledSet, match_sets, open_labelled
+from .labelled import LabelledSet, match_sets, open_labelled
 from .results import Row, write_results
-from .settings import CROP, EvaluationKeys, load_settings
+from .settings import EvaluationKeys, load_settings
 from .subject import Subject
 from .tokens import check_blocks
 
 logger = logging.getLogger("dinov2")
-
-
-def base_parser(name: str, description: str | None, *, add_help: bool = True) -> argparse.ArgumentParser:
-    """The flags that every evaluation has."""
-    parser = argparse.ArgumentParser(
-        f"python -m dinov2.eval.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        add_help=add_help,
-    )
-    model = parser.add_argument_group("model")
-    model.add_argument("--config-file", default="", metavar="FILE", help="YAML file that describes the model")
-    model.add_argument(
-        "--pretrained-weights",
-        metavar="FILE|URL|NAME",
-        help="weights of the backbone, such as a teacher export; `python -m dinov2.hub list` has the names",
-    )
-    model.add_argument(
-        "--hub-model", metavar="NAME", help="published model: its architecture, normalisation and weights, unless given"
-    )
-    model.add_argument("--untrained", action="store_true", help="evaluate random weights, to compare with")
-    model.add_argument("--resize-size", type=int, metavar="PIXELS", help="shorter side that tiles are resized to")
-    model.add_argument("--crop-size", type=int, default=CROP, metavar="PIXELS", help="side of the centre cut out")
-    data = parser.add_argument_group("data")
-    data.add_argument("--train-dataset", metavar="STRING", help="labelled tiles to learn from")
-    data.add_argument("--val-dataset", metavar="STRING", help="labelled tiles to be scored on")
-    data.add_argument("--group-by", choices=GROUPINGS, default="auto", help="tiles that belong together")
-    data.add_argument(
-        "--allow-missing-classes",
-        action="store_true",
-        help="warn, instead of refusing, where a class that --train-dataset names has tiles in another set but none in "
-        "--train-dataset: they count as misses",
-    )
-    data.add_argument("--features", type=Path, metavar="FILE", help=".npz or .safetensors that keeps the features")
-    data.add_argument("--features-on-disk", action="store_true", help="for more features than fit into memory")
-    data.add_argument("--gather-on-cpu", action="store_true", default=None, help="keep features in main memory")
-    run = parser.add_argument_group("run")
-    run.add_argument("--output-dir", "--output_dir", default="output", metavar="DIR", help="folder for the results")
-    run.add_argument("--batch-size", type=int, metavar="N", help="images that a process runs together")
-    run.add_argument("--num-workers", type=int, metavar="N", help="processes that decode, for each GPU")
-    run.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap; 0: no intervals")
-    run.add_argument("--seed", type=int, default=0, help="of what is drawn, and of untrained weights")
-    run.add_argument("--opts", nargs="+", default=[], dest="more_opts", metavar="key=value", help="the same, as a flag")
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="settings, such as student.arch=vit_base")
-    return parser
 
 
 def named_tests(strings: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,15 +1,12 @@
-"""The subcommands of `python -m dinov2.hub`."""
+"""The subcommands of `python -m dinov2.hub`, which import what is slow when they are run."""
 
 import argparse
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from dinov2.models.weights import architecture_of, read_networks
-
 from .export import command as export_command
 from .registry import find, published
-from .resolve import resolve_weights
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,17 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _download(args: argparse.Namespace) -> None:
+    from .resolve import resolve_weights
+
     for name in args.names:
         print(resolve_weights(name, offline=args.offline or None))
 
 
 def _inspect(args: argparse.Namespace) -> None:
+    from dinov2.models.weights import architecture_of, read_networks
+
+    from .resolve import resolve_weights
+
     file = read_networks(resolve_weights(args.file, offline=args.offline or None))
     for name, network in file.networks.items():
         heads = ", ".join(f"{head} of {len(state)} tensors" for head, state in network.heads.items())

@@ -13,17 +13,19 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # started by its path: make the package importable without an installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from dinov2.configs import CONFIG_ROOT
 from dinov2.errors import UserError
-from dinov2.run.tile_sets import Tile, tiles_of_demo, tiles_of_folder, write_tile_sets
 from dinov2.utils.atomic import write_text
 from dinov2.utils.cli import run_command
 from dinov2.utils.dataset_strings import join_dataset_string
-from dinov2.visualize.report import read_rows, require_matplotlib, write_report
+
+if TYPE_CHECKING:
+    from dinov2.run.tile_sets import Tile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ("data", "tiles", "tarballs", "run", "summary.json", "report.html", "figures")
@@ -58,6 +60,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> int:
     """Make or take tiles, pack, index, train, summarise."""
+    from dinov2.visualize.report import require_matplotlib, write_report
+
     started = time.monotonic()
     output: Path = args.output.resolve()
     if args.data is not None and args.data.resolve().is_relative_to(output):
@@ -93,16 +97,20 @@ def prepare(output: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def collect_tiles(args: argparse.Namespace, output: Path) -> list[Tile]:
+def collect_tiles(args: argparse.Namespace, output: Path) -> "list[Tile]":
     """Draw the demo tiles, or list the user's."""
+    from dinov2.run.tile_sets import tiles_of_demo, tiles_of_folder
+
     if args.data is not None:
         return tiles_of_folder(args.data, seed=args.seed)
     run("-m", "dinov2.data.demo", "--output", output / "data", "--seed", args.seed, "--num-tiles", DEMO_TILES)
     return tiles_of_demo(output / "data")
 
 
-def pack_and_index(tiles: list[Tile], output: Path, *, labelled: bool) -> None:
+def pack_and_index(tiles: "list[Tile]", output: Path, *, labelled: bool) -> None:
     """Make tarballs with `tar -chf` and their indices with scripts/infer_entries.py."""
+    from dinov2.run.tile_sets import write_tile_sets
+
     tarballs = output / "tarballs"
     tarballs.mkdir()
     write_tile_sets(tiles, output / "tiles")
@@ -136,6 +144,8 @@ def train(args: argparse.Namespace, output: Path, *, labelled: bool) -> None:
 
 def summarise(run_dir: Path, *, seconds: float) -> Summary:
     """Read the figures of a finished run."""
+    from dinov2.visualize.report import read_rows
+
     metrics, tuning = (
         [row for row in read_rows(run_dir / name) if row] for name in ("training_metrics.json", "results/tune.jsonl")
     )

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinov2.errors import UserError
-from dinov2.train.preemption import Interrupted
 from dinov2.utils.cluster import JobRequest, check_job_folder
 
 if TYPE_CHECKING:  # heavy, and needed only where jobs are submitted
@@ -74,6 +73,8 @@ class Task:
     def __call__(self) -> None:
         """Run the command; requeue the job if submitit asked it to stop."""
         import submitit
+
+        from dinov2.train.preemption import Interrupted
 
         job = submitit.JobEnvironment()
         args = copy.copy(self.args)

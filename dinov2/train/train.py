@@ -19,13 +19,16 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not __package__:  # started by its path: make the package importable without an installation
         sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from dinov2.train.arguments import start
 
+    start()
 
 from dinov2 import distributed
 from dinov2.distributed.outcomes import on_main
 from dinov2.errors import UserError
 from dinov2.hub.frozen import load_pretrained
 from dinov2.logging import MetricLogger, MetricSink, make_sinks
+from dinov2.train.arguments import get_args_parser
 from dinov2.train.checkpoint import Checkpointer
 from dinov2.train.early_stopping import EarlyStopping
 from dinov2.train.export import export_teacher
@@ -54,41 +57,11 @@ from dinov2.train.supervision import Supervisor, supervision
 from dinov2.train.throughput import ThroughputMeter
 from dinov2.train.tuning import write_scores
 from dinov2.train.watchdog import Phase, TimeLimits
-from dinov2.utils.cli import run_command
 from dinov2.utils.config import setup, write_config
 
 logger = logging.getLogger("dinov2")
 
-
-def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
-    """The options of the training command."""
-    parser = argparse.ArgumentParser("DINOv2 training", add_help=add_help, allow_abbrev=False)
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="YAML file with settings that differ from the defaults"
-    )
-    parser.add_argument(
-        "--output-dir", "--output_dir", default="output", metavar="DIR", help="folder of the run (default: output)"
-    )
-    parser.add_argument(
-        "--input-dir",
-        action="append",
-        metavar="DIR",
-        help="train on the images below this folder, or on those of an .h5 file or a .csv list; may be given again",
-    )
-    parser.add_argument(
-        "--pretrained-weights",
-        metavar="FILE|URL|NAME",
-        help="weights of the backbone to start from; `python -m dinov2.hub list` has the names",
-    )
-    parser.add_argument("--no-resume", action="store_true", help="start over even if the run folder has checkpoints")
-    parser.add_argument(
-        "--allow-config-changes",
-        action="store_true",
-        help="go on from a checkpoint although settings that its numbers depend on have changed",
-    )
-    parser.add_argument("--eval-only", action="store_true", help="evaluate and export the newest checkpoint, then stop")
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="settings, such as optim.epochs=10")
-    return parser
+__all__ = ["build_model", "do_test", "do_train", "get_args_parser", "main"]
 
 
 def main(args: argparse.Namespace) -> int:
@@ -238,7 +211,3 @@ def build_hooks(
 def global_averages(metrics: MetricLogger) -> dict[str, float]:
     """The mean of every metric over all its values."""
     return {name: meter.global_avg for name, meter in metrics.meters.items()}
-
-
-if __name__ == "__main__":
-    run_command(lambda: main(get_args_parser().parse_intermixed_args()))

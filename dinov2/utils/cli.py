@@ -1,10 +1,12 @@
 """Command lines: a user's mistake is a message, a programmer's a traceback, and stopping a command takes one line."""
 
+import argparse
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
@@ -39,6 +41,24 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it may be standard output, which is flushed once more at the end
         sys.exit(_show(output_error(error.filename or "standard output", error)))
+
+
+def run_checked(
+    parser: argparse.ArgumentParser, check: Callable[[argparse.Namespace], object], module: str
+) -> NoReturn:
+    """Run a command whose arguments are checked before its module is imported: torch alone takes seconds.
+
+    Args:
+        check: raises UserError where something is wrong.
+        module: with a `main` that takes the arguments.
+    """
+
+    def main() -> int | None:
+        args = parser.parse_intermixed_args()
+        check(args)
+        return import_module(module).main(args)  # type: ignore[no-any-return]
+
+    run_command(main)
 
 
 def end_cleanly_on_signals() -> None:

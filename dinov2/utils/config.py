@@ -1,4 +1,7 @@
-"""From command-line arguments to a checked configuration, a run folder and seeded random numbers."""
+"""From command-line arguments to a checked configuration, a run folder and seeded random numbers.
+
+Nothing slow is imported before the configuration is checked.
+"""
 
 import argparse
 import logging
@@ -6,17 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dinov2 import distributed
 from dinov2.configs import leaf_keys, load_config_file, merge_layers, parse_overrides, validate_config
 from dinov2.errors import UserError
-from dinov2.logging import setup_logging
 
 from .atomic import write_text
 from .dataset_strings import absolute_dataset_string, datasets_of_inputs
-from .rng import seed_everything, use_deterministic_kernels
 
 PATHS = ("MODEL.WEIGHTS", "head.head_path", "distillation.config_file", "distillation.weights", "wandb.dir")
 
@@ -78,6 +77,13 @@ def _options_as_layer(args: argparse.Namespace) -> DictConfig:
 
 def setup(args: argparse.Namespace) -> DictConfig:
     """Check the configuration, join the other processes, prepare the run folder, log and seed."""
+    import torch
+
+    from dinov2 import distributed
+    from dinov2.logging import setup_logging
+
+    from .rng import seed_everything, use_deterministic_kernels
+
     cfg = get_cfg_from_args(args)
     use_deterministic_kernels(cfg.train.deterministic)
     distributed.enable(overwrite=True)
@@ -92,5 +98,7 @@ def setup(args: argparse.Namespace) -> DictConfig:
 
 def write_config(cfg: DictConfig) -> None:
     """Write `config.yaml` into the run folder (main process only)."""
-    if distributed.is_main_process():
+    from dinov2.distributed import is_main_process
+
+    if is_main_process():
         write_text(Path(cfg.train.output_dir, "config.yaml"), OmegaConf.to_yaml(cfg))

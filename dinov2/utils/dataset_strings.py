@@ -56,6 +56,17 @@ def absolute_dataset_string(text: str) -> str:
     return join_dataset_string(name, [(key, str(Path(v).absolute()) if key in PATH_KEYS else v) for key, v in pairs])
 
 
+def check_places(text: str) -> None:
+    """Find files and folders of a data set string that are not there, before anything slow is imported.
+
+    Raises:
+        UserError: for the first one.
+    """
+    for key, value in split_dataset_string(text)[1]:
+        if key in PATH_KEYS and not Path(value).exists():
+            raise UserError(f"{key}={value} of data set {text} does not exist")
+
+
 def datasets_of_inputs(paths: str | Sequence[str]) -> str | list[str]:
     """The value of train.dataset_path for what --input-dir names: folders of images, HDF5 files, CSV lists.
 

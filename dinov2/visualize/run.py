@@ -11,8 +11,6 @@ from pathlib import Path
 
 from dinov2.utils.cli import run_command
 
-from .report import write_report
-
 REPORT = "report.html"
 
 
@@ -28,6 +26,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> int:
     """Write the report and say where it is."""
+    from .report import write_report
+
     output = args.output or args.output_dir / REPORT
     written = write_report([args.output_dir, *args.others], output, png_dir=args.png_dir)
     sys.stdout.write("".join(f"{path}\n" for path in written))

@@ -8,10 +8,25 @@ shows that training works, and says nothing about diagnosis.
 From the shell: `python -m dinov2.data.demo --output DIR`.
 """
 
-from dinov2.data.demo.baselines import ColourBaselines, colour_baselines
-from dinov2.data.demo.optics import SlideLook, make_slide_look
-from dinov2.data.demo.slides import DemoDataset, make_demo_dataset
-from dinov2.data.demo.tiles import DEMO_CLASSES, draw_tile
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .baselines import ColourBaselines, colour_baselines
+    from .optics import SlideLook, make_slide_look
+    from .slides import DemoDataset, make_demo_dataset
+    from .tiles import DEMO_CLASSES, draw_tile
+
+_HOMES = {
+    "DEMO_CLASSES": "tiles",
+    "ColourBaselines": "baselines",
+    "DemoDataset": "slides",
+    "SlideLook": "optics",
+    "colour_baselines": "baselines",
+    "draw_tile": "tiles",
+    "make_demo_dataset": "slides",
+    "make_slide_look": "optics",
+}
 
 __all__ = [
     "DEMO_CLASSES",
@@ -23,3 +38,10 @@ __all__ = [
     "make_demo_dataset",
     "make_slide_look",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for: a command line is read without NumPy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -5,8 +5,6 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from dinov2.data.demo.baselines import colour_baselines
-from dinov2.data.demo.slides import make_demo_dataset
 from dinov2.utils.cli import run_command
 
 logger = logging.getLogger("dinov2")
@@ -45,6 +43,9 @@ def main() -> None:
     """Draws, writes and describes the data set."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = parse_arguments()
+    from dinov2.data.demo.baselines import colour_baselines
+    from dinov2.data.demo.slides import make_demo_dataset
+
     dataset = make_demo_dataset(
         arguments.output,
         seed=arguments.seed,

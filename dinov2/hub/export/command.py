@@ -3,10 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dinov2.models.weights.names import NETWORKS
-
-from .kinds import FORMATS
-from .request import Request, Stated
+from .request import KINDS, NETWORKS, Request, Stated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", required=True, metavar="W", help="a file, a checkpoint folder, a run's output folder, or a name"
     )
-    parser.add_argument("--to", required=True, choices=FORMATS, help="what shall load it")
+    parser.add_argument("--to", required=True, choices=KINDS, help="what shall load it")
     parser.add_argument("--output", required=True, type=Path, metavar="D", help="folder to make")
     parser.add_argument("--network", choices=NETWORKS, default="teacher", help="where there are both")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="default: that of the stored positions")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+KINDS = ("safetensors", "timm", "huggingface", "onnx", "torchscript")
+NETWORKS = ("teacher", "student")
 RGB = tuple[float, float, float]
 
 
@@ -32,9 +34,9 @@ class Request:
 
     Attributes:
         weights: what `resolve_weights` understands, or the output folder of a run.
-        kind: a name of `formats.FORMATS`.
+        kind: one of `KINDS`.
         output: the folder to make.
-        network: "teacher" or "student", where a file has both.
+        network: one of `NETWORKS`, where a file has both.
         run: output folder of the training; None: the one that the weights lie in, if any.
         results: files evaluation_*.json of these weights.
         image_size: pixels; None: that of the stored positions.

@@ -2,9 +2,8 @@
 
 import argparse
 from importlib import import_module
-from types import ModuleType
 
-from dinov2.errors import UserError
+from dinov2.eval.arguments import check_arguments, make_parser
 from dinov2.run.submit import Task, get_args_parser, report, submit_jobs
 
 
@@ -18,7 +17,7 @@ class EvaluationTask(Task):
 
     def run(self, args: argparse.Namespace) -> None:
         """Evaluate."""
-        _command(args.evaluation).main(args)
+        import_module(f"dinov2.eval.{args.evaluation}").main(args)
 
 
 def submit_evaluation(name: str, arguments: list[str] | None = None) -> int:
@@ -29,20 +28,14 @@ def submit_evaluation(name: str, arguments: list[str] | None = None) -> int:
     Raises:
         UserError: for settings that are not right, or where there is no SLURM.
     """
-    from dinov2.eval.setup import read_settings
-
-    options = _command(name).get_args_parser(add_help=False)
-    parser = get_args_parser(description=f"Submit dinov2.eval.{name}", parents=[options])
+    parser = get_args_parser(description=f"Submit dinov2.eval.{name}", parents=[make_parser(name, add_help=False)])
     args = parser.parse_intermixed_args(arguments)
     args.evaluation = name
-    keys, _ = read_settings(args)  # a mistake is found before the job has waited for its turn
-    if not keys.data.query_dataset:
-        raise UserError("there is nothing to learn from: name labelled tiles with --train-dataset")
+    check_arguments(args)  # a mistake is found before the job has waited for its turn
+    from dinov2.eval.setup import read_settings
+
+    read_settings(args)
     job = submit_jobs(EvaluationTask, args, name=f"dinov2:{name}")
     if job is not None:
         report(job, args.cluster)
     return 0
-
-
-def _command(name: str) -> ModuleType:
-    return import_module(f"dinov2.eval.{name}")

@@ -10,6 +10,8 @@ import argparse
 import os
 
 from dinov2.run.submit import Task, get_args_parser, report, submit_jobs
+from dinov2.train.arguments import check_arguments
+from dinov2.train.arguments import get_args_parser as get_train_args_parser
 from dinov2.utils.cli import run_command
 
 
@@ -32,14 +34,11 @@ class TrainingTask(Task):
 
 def main(arguments: list[str] | None = None) -> int:
     """Check what is asked for, and submit it."""
-    from dinov2.train.train import get_args_parser as get_train_args_parser
-    from dinov2.utils.config import get_cfg_from_args
-
     # Threads that wait for each other must not spin; the job's processes inherit this (see dinov2/train/train.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = get_args_parser(description="Submit a DINOv2 training", parents=[get_train_args_parser(add_help=False)])
     args = parser.parse_intermixed_args(arguments)
-    get_cfg_from_args(args)  # a mistake is found before the job has waited for its turn
+    check_arguments(args)  # a mistake is found before the job has waited for its turn
     job = submit_jobs(TrainingTask, args, name="dinov2:train")
     if job is not None:
         report(job, args.cluster)
