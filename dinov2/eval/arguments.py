@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dinov2.errors import UserError
+from dinov2.hub import check_known
 from dinov2.utils.cli import run_checked
 from dinov2.utils.dataset_strings import check_places
 
@@ -18,17 +19,23 @@ def start(name: str, description: str | None) -> NoReturn:
     run_checked(make_parser(name, description), check_arguments, f"dinov2.eval.{name}")
 
 
-def check_arguments(args: argparse.Namespace) -> None:
+def check_arguments(args: argparse.Namespace, *, files: bool = True) -> None:
     """Find what is wrong with settings, and files that are not there.
 
+    Args:
+        files: a job may see other ones than the machine that it is submitted from.
     Raises:
         UserError: for the first such thing.
     """
     from .settings import load_settings  # OmegaConf takes as long as all before it
 
-    keys = load_settings(args)[1]
+    cfg, keys = load_settings(args)
+    if cfg.student.pretrained_weights:
+        check_known(cfg.student.pretrained_weights)
     if not keys.data.query_dataset:
         raise UserError("there is nothing to learn from: name labelled tiles with --train-dataset")
+    if not files:
+        return
     more = [*getattr(args, "test_datasets", []), getattr(args, "finetune_dataset_str", None)]
     for string in (keys.data.query_dataset, keys.data.test_dataset, *more):
         if string:

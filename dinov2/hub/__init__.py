@@ -9,12 +9,12 @@ evaluation alike. The entry points of DINOv2 are in `backbones` and `classifiers
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .registry import PublishedWeights, find, published
+from .registry import PublishedWeights, check_known, find, published
 
 if TYPE_CHECKING:
     from .resolve import check_weights, resolve_weights, weights_digest
 
-__all__ = ["PublishedWeights", "check_weights", "find", "published", "resolve_weights", "weights_digest"]
+__all__ = ["PublishedWeights", "check_known", "check_weights", "find", "published", "resolve_weights", "weights_digest"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,8 @@ from dinov2.errors import unknown_name
 from dinov2.models.vision_transformer import ARCHITECTURES, DinoVisionTransformer
 from dinov2.models.weights import load_pretrained_backbone
 
-from .registry import find
-from .resolve import is_url, path_exists, resolve_weights
+from .registry import find, is_url, path_exists
+from .resolve import resolve_weights
 
 
 class Weights(Enum):

@@ -1,12 +1,14 @@
 """What is known about published weights, and how they are found by name."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from dinov2.errors import unknown_name
+from dinov2.errors import UserError, unknown_name
 
 logger = logging.getLogger("dinov2")
 
@@ -82,6 +84,34 @@ def find(name: str) -> PublishedWeights:
     if name not in published():
         raise unknown_name("published weights", name, published())
     return published()[name]
+
+
+def check_known(name: str) -> None:
+    """Find weights that are neither published, nor at an address, nor there as a file or folder.
+
+    Raises:
+        UserError: with the nearest published names where it might be one.
+    """
+    if name in published() or is_url(name) or path_exists(name):
+        return
+    if re.fullmatch(r"[\w/]+", name) and not name.startswith("/"):
+        raise UserError(
+            f"weights {name} does not exist as a file, and {unknown_name('published weights', name, published())}"
+        )
+    raise UserError(f"weights file {name} does not exist")
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is an address of any kind."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", name) is not None
+
+
+def path_exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder; none has a name that the disk cannot hold."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 @lru_cache

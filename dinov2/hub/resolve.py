@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from dinov2.errors import UserError, unknown_name
+from dinov2.errors import UserError
 from dinov2.utils.checkpoint.files import hash_file
 
 from .cache import cache_folder, is_offline
 from .download import check_https, fault_of, fetch, open_https
-from .registry import PublishedWeights, published, show_notice
+from .registry import PublishedWeights, check_known, is_url, published, show_notice
 from .transfer import Opener
 
 logger = logging.getLogger("dinov2")
@@ -51,6 +51,7 @@ def check_weights(name: str | Path) -> None:
         UserError: if not.
     """
     name = str(name)
+    check_known(name)
     if name in published():
         _check_available(published()[name])
     elif is_url(name):
@@ -58,12 +59,6 @@ def check_weights(name: str | Path) -> None:
         checksum = name.partition(_CHECKSUM)[2]
         if _CHECKSUM in name and not re.fullmatch("[0-9a-fA-F]{64}", checksum):
             raise UserError(f"{name}: expected 64 hexadecimal digits after {_CHECKSUM}")
-    elif not path_exists(name):
-        if re.fullmatch(r"[\w/]+", name) and not name.startswith("/"):
-            raise UserError(
-                f"weights {name} does not exist as a file, and {unknown_name('published weights', name, published())}"
-            )
-        raise UserError(f"weights file {name} does not exist")
 
 
 def weights_digest(path: Path) -> str:
@@ -72,11 +67,6 @@ def weights_digest(path: Path) -> str:
         return hash_file(path).sha256
     lines = [f"{file.name} {hash_file(file).sha256}\n" for file in sorted(path.iterdir()) if file.is_file()]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def is_url(name: str) -> bool:
-    """Whether a name is an address of any kind."""
-    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", name) is not None
 
 
 def _check_available(entry: PublishedWeights) -> None:
@@ -108,11 +98,3 @@ def _file_name(url: str) -> str:
     name = re.sub(r"[^\w.-]", "_", Path(unquote(urlsplit(url).path)).name).lstrip(".") or "weights"
     suffix = Path(name).suffix if len(Path(name).suffix.encode()) <= 16 else ""
     return name.removesuffix(suffix).encode()[:100].decode("utf-8", "ignore") + suffix
-
-
-def path_exists(path: str | Path) -> bool:
-    """Whether there is such a file or folder; none has a name that the disk cannot hold."""
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False

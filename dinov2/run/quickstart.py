@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # started by its path: make the package importable without an installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from dinov2.configs import CONFIG_ROOT
 from dinov2.errors import UserError
 from dinov2.utils.atomic import write_text
 from dinov2.utils.cli import run_command
@@ -60,12 +59,14 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> int:
     """Make or take tiles, pack, index, train, summarise."""
-    from dinov2.visualize.report import require_matplotlib, write_report
-
     started = time.monotonic()
     output: Path = args.output.resolve()
+    if args.data is not None and not args.data.is_dir():
+        raise UserError(f"--data {args.data}: there is no such folder")
     if args.data is not None and args.data.resolve().is_relative_to(output):
         raise UserError(f"--data {args.data} lies in the output folder {output}; name another --output")
+    from dinov2.visualize.report import require_matplotlib, write_report
+
     require_matplotlib()
     prepare(output)
     tiles = collect_tiles(args, output)
@@ -128,6 +129,8 @@ def pack_and_index(tiles: "list[Tile]", output: Path, *, labelled: bool) -> None
 
 def train(args: argparse.Namespace, output: Path, *, labelled: bool) -> None:
     """Train with the ordinary command and the packaged quick-start configuration."""
+    from dinov2.configs import CONFIG_ROOT
+
     place = [("root", str(output / "tarballs")), ("extra", str(output / "tarballs"))]
     settings = [f"train.dataset_path={join_dataset_string('Pathology', place)}", f"train.seed={args.seed}"]
     if labelled:

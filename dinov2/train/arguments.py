@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dinov2.errors import UserError
+from dinov2.hub import check_known
 from dinov2.utils.cli import run_checked
 from dinov2.utils.dataset_strings import check_places
 
@@ -45,17 +46,24 @@ def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
     return parser
 
 
-def check_arguments(args: argparse.Namespace) -> None:
-    """Find what is wrong with settings, and tiles that are not there.
+def check_arguments(args: argparse.Namespace, *, files: bool = True) -> None:
+    """Find what is wrong with settings, and files that are not there.
 
+    Args:
+        files: a job may see other ones than the machine that it is submitted from.
     Raises:
         UserError: for the first such thing.
     """
     from dinov2.utils.config import get_cfg_from_args  # OmegaConf takes as long as all before it
 
+    cfg = get_cfg_from_args(args)
+    if not files:
+        return
     for path in args.input_dir or []:
         if not Path(path).exists():
             raise UserError(f"--input-dir {path} does not exist")
-    dataset = get_cfg_from_args(args).train.dataset_path
+    dataset = cfg.train.dataset_path
     for string in [dataset] if isinstance(dataset, str) else dataset or []:
         check_places(string)
+    if cfg.student.pretrained_weights:
+        check_known(cfg.student.pretrained_weights)

@@ -63,7 +63,7 @@ def check_places(text: str) -> None:
         UserError: for the first one.
     """
     for key, value in split_dataset_string(text)[1]:
-        if key in PATH_KEYS and not Path(value).exists():
+        if key in ("root", "extra", "file") and not Path(value).exists():
             raise UserError(f"{key}={value} of data set {text} does not exist")
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from dinov2.utils.cli import run_command
 
+from .run_check import check_is_run
+
 REPORT = "report.html"
 
 
@@ -26,6 +28,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> int:
     """Write the report and say where it is."""
+    for folder in (args.output_dir, *args.others):
+        check_is_run(folder)
     from .report import write_report
 
     output = args.output or args.output_dir / REPORT

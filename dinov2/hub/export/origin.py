@@ -12,8 +12,8 @@ from dinov2.train.best import NOTE
 from dinov2.train.checkpoint.retention import checkpoint_path
 from dinov2.visualize.report.run_folder import METRICS, TIMELINE, Run, read_object, read_runs
 
-from ..registry import PublishedWeights, published
-from ..resolve import path_exists, resolve_weights, weights_digest
+from ..registry import PublishedWeights, path_exists, published
+from ..resolve import resolve_weights, weights_digest
 from .request import Request
 
 logger = logging.getLogger("dinov2")

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = get_args_parser(description="Submit a DINOv2 training", parents=[get_train_args_parser(add_help=False)])
     args = parser.parse_intermixed_args(arguments)
-    check_arguments(args)  # a mistake is found before the job has waited for its turn
+    check_arguments(args, files=False)  # a mistake is found before the job has waited for its turn
     job = submit_jobs(TrainingTask, args, name="dinov2:train")
     if job is not None:
         report(job, args.cluster)

@@ -8,15 +8,15 @@ from typing import Any
 
 from dinov2.errors import UserError
 from dinov2.train.checkpoint.retention import steps_on_disk
+from dinov2.visualize.run_check import METRICS, TIMELINE, check_is_run
 
 from .json_lines import Columns, Row, read_columns, read_rows
 from .settings import Settings, read_settings
 
-METRICS, TIMELINE, CONFIG = "training_metrics.json", "timeline.json", "config.yaml"
+CONFIG = "config.yaml"
 SCORES, BAD_TILES = "results/tune.jsonl", "results/bad_tiles.jsonl"
 NONFINITE = "results/nonfinite_*.json"
 EXPORTS = "eval/*/teacher_checkpoint.pth"
-_SHOWN = 8  # names of a foreign folder in its message
 
 
 @dataclass(frozen=True)
@@ -99,25 +99,6 @@ def _read_run(folder: Path, label: str) -> Run:
         exports=sorted(folder.glob(EXPORTS), key=_time),
         changed=max(map(_time, _written_files(folder)), default=0.0),
         notes=tuple(notes),
-    )
-
-
-def check_is_run(folder: Path) -> None:
-    """Refuse a folder that no training has written to.
-
-    Raises:
-        UserError: says what is missing, and where it is instead.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; expected the --output-dir of a training")
-    if any((folder / name).is_file() for name in (METRICS, TIMELINE)):
-        return
-    names = sorted(path.name for path in folder.iterdir())
-    found = ", ".join(names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "") if names else "nothing"
-    inside = sorted(path.parent for path in folder.glob(f"*/{METRICS}"))
-    hint = f"did you mean {' or '.join(map(str, inside[:3]))}?" if inside else "Name the --output-dir of a training"
-    raise UserError(
-        f"{folder} has neither {METRICS} nor {TIMELINE}, so no training has begun here; found {found}. {hint}"
     )
 
 
