@@ -199,7 +199,7 @@ def test_a_table_with_a_name_of_several_tiles(tar: Path) -> None:
     table = write_csv(tar.parent / "g.csv", [*rows, "late.jpg,b"], "filename,group")
     with pytest.raises(LabelError, match=r'2 of its names stand for several .*\n  "t0.jpg": "TUM/slide0/t0.jpg"'):
         group(tar, csv=table)
-    with pytest.raises(LabelError, match='no column "group".*--group_name'):
+    with pytest.raises(LabelError, match=r"no column 'group'.*--group_name"):
         group(tar, csv=write_csv(tar.parent / "h.csv", rows, "filename,slide"))
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from indexing import index, write_csv, write_list
+from tar_making import END, member
 
 from dinov2.data.tar_index import (
     LabelColumns,
     LabelError,
+    SelectionError,
     load_class_ids,
     load_entries,
 )
@@ -28,7 +30,8 @@ def labelled(tar: Path, labels: list[str], **fields: object) -> tuple[list[int],
         (["0", "1", "2", "0"], [0, 1, 2, 0], [0, 1, 2]),
         (["2", "1", "0", "2"], [2, 1, 0, 2], [0, 1, 2]),
         (["3", "1", "10", "3"], [1, 0, 2, 1], [1, 3, 10]),
-        (["-1", "7", "-1", "+7"], [0, 1, 0, 1], [-1, 7]),
+        (["1", "7", "1.0", "+7"], [0, 1, 0, 1], [1, 7]),
+        (["cafe\u0301", "x", "caf\u00e9", " x "], [0, 1, 0, 1], ["caf\u00e9", "x"]),
         (["tumour", "stroma", "é", "tumour"], [1, 0, 2, 1], ["stroma", "tumour", "é"]),
         (["1", "x", "2", "1"], [0, 2, 1, 0], ["1", "2", "x"]),
         (["18446744073709551617", "0", "0", "0"], [1, 0, 0, 0], [0, 2**64 + 1]),
@@ -57,8 +60,12 @@ def test_class_names_other_columns_quotes_and_blank_lines(tar: Path) -> None:
 
 PROBLEMS = {
     "missing label": (["t0.jpg,0", "t1.jpg,"], r"row 3: the label is missing"),
-    "NaN": (["t0.jpg,0", "t1.jpg,1", "t2.jpg,NaN"], r"row 4: the label is missing \(NaN\)"),
-    "float": (["t0.jpg,1.0"], r'row 2: the label "1.0" is not a whole number'),
+    "NaN": (["t0.jpg,0", "t1.jpg,1", "t2.jpg,NaN"], r'row 4: the label is missing \("NaN"\)'),
+    "NA": (["t0.jpg,NA", "t1.jpg,1"], r'row 2: the label is missing \("NA"\)'),
+    "blank": (["t0.jpg,0", 't1.jpg,"  "'], r"row 3: the label is missing"),
+    "-1": (["t0.jpg,0", "t1.jpg,-1"], r'row 3: the label "-1" may be a class or stand for "not known"'),
+    "-1.0": (["t0.jpg,0", "t1.jpg,-1.0"], r'row 3: the label "-1" may be a class'),
+    "float": (["t0.jpg,1.5"], r'row 2: the label "1.5" is not a whole number'),
     "infinite": (["t0.jpg,inf"], r'row 2: the label "inf" is not a whole number'),
     "two labels": (
         ["t0.jpg,0", "t1.jpg,1", "t0.jpg,1"],
@@ -96,14 +103,39 @@ def test_one_label_with_two_class_names(tar: Path) -> None:
         index(tar, csv=table)
 
 
-def test_wrong_columns_are_listed(tar: Path) -> None:
-    with pytest.raises(LabelError, match='no column "label"; found "filename", "grade"'):
-        index(tar, csv=write_csv(tar.parent / "l.csv", [], "filename,grade"))
-    with pytest.raises(LabelError, match='found "filename;label".*commas'):
-        index(tar, csv=write_csv(tar.parent / "l.csv", [], "filename;label"))
-    (tar.parent / "l.csv").write_bytes(b"")
-    with pytest.raises(LabelError, match="the file is empty"):
+HEADINGS = {
+    "another name": (b"filename,grade\n", r"no column 'label'; it has the columns filename, grade.*--label_name"),
+    "semicolons": (b"filename;label\n", "semicolons between its columns, expected commas"),
+    "tabs": (b"filename\tlabel\n", "tabs between its columns"),
+    "a label column twice": (b"filename,label,label\n", "2 columns that are called 'label'"),
+    "a name column twice": (b"filename,filename,label\n", "2 columns that are called 'filename'"),
+    "a class column twice": (b"filename,class,label,class\n", "2 columns that are called 'class'"),
+    "no heading": (b"t0.jpg,0\n", "begins with an image"),
+    "nothing": (b"", "is empty"),
+    "UTF-16": ("filename,label\n".encode("utf-16"), "is UTF-16"),
+    "xlsx": (b"PK\x03\x04....", "is a spreadsheet"),
+}
+
+
+@pytest.mark.parametrize("case", HEADINGS)
+def test_tables_of_another_form_are_told_as_what_they_are(tar: Path, case: str) -> None:
+    content, message = HEADINGS[case]
+    (tar.parent / "l.csv").write_bytes(content)
+    with pytest.raises(LabelError, match=message):
         index(tar, csv=tar.parent / "l.csv")
+
+
+def test_names_in_another_encoding_are_told_as_the_reason(tmp_path: Path) -> None:
+    tar = tmp_path / "t.tar"
+    tar.write_bytes(member("Pr\u00e4parat.jpg".encode(), b"x") + END)
+    (tmp_path / "l.csv").write_bytes("filename,label\nPr\u00e4parat.jpg,1\n".encode("latin-1"))
+    with pytest.raises(LabelError, match="not in UTF-8.*iconv"):
+        index(tar, csv=tmp_path / "l.csv")
+    (tmp_path / "keep.txt").write_bytes("Pr\u00e4parat.jpg\n".encode("latin-1"))
+    assert "not in UTF-8" in index(tar, keep=tmp_path / "keep.txt").warnings[0]
+    (tmp_path / "keep.txt").write_text("Pr\u00e4parat.jpg\n", encoding="utf-16")
+    with pytest.raises(SelectionError, match="UTF-16.*expected UTF-8"):
+        index(tar, keep=tmp_path / "keep.txt")
 
 
 def test_the_same_row_twice_is_no_problem(tar: Path) -> None:

@@ -14,6 +14,7 @@ from dinov2.data.tar_index.errors import SHOWN_NAMES, LabelError, show_name, sho
 from dinov2.data.tar_index.labels import LabelTable
 from dinov2.data.tar_index.links import regular_then_links
 from dinov2.data.tar_index.members import MemberChunk, Members
+from dinov2.data.tar_index.names import encoding_hint
 from dinov2.data.tar_index.replaced import SeenPaths
 from dinov2.data.tar_index.selection import Selection, ambiguity
 
@@ -166,6 +167,7 @@ class IndexBuilder:
             raise LabelError(
                 f"{show_name(self.labels.path)} has no row for {self._unlabelled.count:,} of the selected tiles: "
                 f"{self._unlabelled}. Add them to the csv, or leave them out with --keep or --remove."
+                f"{encoding_hint(self.labels.path)}"
             )
         count = self.labels.count_ambiguous()
         if count:

@@ -13,7 +13,7 @@ from dinov2.data.tar_index.builder import are_images
 from dinov2.data.tar_index.errors import SHOWN_NAMES, GroupError, LabelError, SelectionError, show_name, show_names
 from dinov2.data.tar_index.labels import LabelColumns, LabelTable
 from dinov2.data.tar_index.members import MemberChunk, Members
-from dinov2.data.tar_index.names import plain_path
+from dinov2.data.tar_index.names import encoding_hint, plain_path
 from dinov2.data.tar_index.selection import ambiguity
 
 
@@ -131,6 +131,7 @@ class TableRule:
             raise LabelError(
                 f"{shown} has no row for {self._missing_count:,} of the tiles: "
                 f"{show_names(self._missing, total=self._missing_count)}. Add them to the csv."
+                f"{encoding_hint(self._table.path)}"
             )
         count = self._table.count_ambiguous()
         for most in {min(SHOWN_NAMES, count), count} - {0}:

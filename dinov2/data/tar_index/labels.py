@@ -1,8 +1,8 @@
 """Label tables: which tile has which label, read from a csv file in one pass.
 
-Labels may be any whole numbers or texts; they become 0..K-1 in sorted order, so labels that are 0..K-1
-already keep their values. A row that is missing something, or contradicts another, is an error that names the
-row as a spreadsheet counts it (the heading is row 1).
+Labels may be whole numbers or texts; they become 0..K-1 in sorted order, so labels that are 0..K-1 already keep their
+values. `dinov2.data.tables` tells what a cell means. A row that is missing something, or contradicts another, is an
+error that names the row as a spreadsheet counts it (the heading is row 1).
 """
 
 import csv
@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dinov2.data.tables import clean, file_problem, heading_problem, is_missing, label_problem, plain_label
 from dinov2.data.tar_index.errors import LabelError, show_name
 from dinov2.data.tar_index.names import NameTable
 
 CHUNK_ROWS = 1 << 11
 SHOWN_PROBLEMS = 10
-MISSING = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>"})
 INTEGER = re.compile(r"[+-]?[0-9]+")
 
 Label = int | str
@@ -175,6 +175,8 @@ class _CsvReader:
         self._blanks = []
         self._seen = 0
         try:
+            if problem := file_problem(Path(self.path)):
+                raise LabelError(f"{self.shown} {problem}.")
             with open(self.path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
                 reader = csv.reader(file)
                 places = self._places(next(reader, []))
@@ -198,16 +200,17 @@ class _CsvReader:
         return [row for row in chunk if row]
 
     def _places(self, heading: Sequence[str]) -> tuple[int, int, int]:
-        heading = [column.strip() for column in heading]
-        for flag, column in (("file", self.columns.file), (self.columns.what, self.columns.label)):
-            if column not in heading:
-                found = ", ".join(map(show_name, heading)) or "none: the file is empty"
-                raise LabelError(
-                    f"{self.shown} has no column {show_name(column)}; found {found}. "
-                    f"Name it with --{flag}_name; commas separate columns."
-                )
-        class_name = heading.index(self.columns.class_name) if self.columns.class_name in heading else -1
-        return heading.index(self.columns.file), heading.index(self.columns.label), class_name
+        """Where the three columns stand; -1 for a class column that is not there."""
+        heading = [clean(column) for column in heading]
+        wanted = [self.columns.file, self.columns.label]
+        if self.columns.class_name in heading:
+            wanted.append(self.columns.class_name or "")
+        problem = heading_problem(heading, wanted)
+        if problem is not None:
+            flags = f" Name columns with --file_name and --{self.columns.what}_name." if "no column" in problem else ""
+            raise LabelError(f"{self.shown} {problem}.{flags}")
+        file, label, *class_name = map(heading.index, wanted)
+        return file, label, class_name[0] if class_name else -1
 
     def _padded(self, chunk: list[list[str]], wide: int) -> list[list[str]]:
         """Rows with too few fields are noted and filled up, so that counting goes on."""
@@ -222,17 +225,20 @@ class _CsvReader:
     def _take_labels(self, labels: list[str]) -> None:
         for label in sorted(set(labels) - self._numbers.keys()):
             self._numbers[label] = len(self.labels)
-            self.labels.append(label.strip())
+            self.labels.append(self._plain(label))
         self._codes.append(np.fromiter(map(self._numbers.__getitem__, labels), np.int32, len(labels)))
 
     def _take_classes(self, labels: list[str], class_names: list[str]) -> None:
         pairs = list(zip(labels, class_names, strict=True))
         for label, class_name in sorted(set(pairs), key=pairs.index):
-            known = self.class_names.setdefault(label.strip(), class_name.strip())
+            known = self.class_names.setdefault(self._plain(label), class_name.strip())
             if known != class_name.strip():
                 row = self._rows + pairs.index((label, class_name))
                 text = f"label {show_name(label)} is called {show_name(class_name)}, elsewhere {show_name(known)}"
                 self._problem(row, text)
+
+    def _plain(self, label: str) -> str:
+        return clean(label) if self.columns.as_text else plain_label(label)
 
     def _problem(self, row: int, text: str) -> None:
         self._problems.append(f"row {self.number(row):,}: {text}")
@@ -250,16 +256,8 @@ def _encoded(names: list[str]) -> list[bytes]:
 
 
 def _label_problem(label: str, columns: LabelColumns) -> str | None:
-    """What is wrong with the text of a label; None for a whole number or a text."""
-    if label.lower() in MISSING:
-        return f"the {columns.what} is missing" + (f" ({label})" if label else "")
-    if columns.as_text:
-        return None
-    try:
-        float(label)
-    except ValueError:
-        return None
-    return None if INTEGER.fullmatch(label) else f"the label {show_name(label)} is not a whole number"
+    """What is wrong with the text of a label; None if nothing is."""
+    return None if columns.as_text and not is_missing(label) else label_problem(label, what=columns.what)
 
 
 def _classes(labels: list[str], class_names: dict[str, str], *, as_text: bool) -> tuple[ClassTable, NDArray[np.int32]]:

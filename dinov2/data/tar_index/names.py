@@ -8,6 +8,7 @@ A name with a slash is a member path (a leading "./" or "/" does not matter), on
 for every member called so. Letters with marks are the same in one character (NFC) and in two (NFD, as macOS has them).
 """
 
+import codecs
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinov2.data.hidden import in_hidden, is_hidden
+from dinov2.data.tables import file_problem
 from dinov2.data.tar_index.errors import SelectionError, show_name
 
 LINES_BYTES = 1 << 20
@@ -185,6 +187,11 @@ def composed(names: list[bytes]) -> list[bytes]:
 def read_list(path: str | Path) -> Iterator[list[bytes]]:
     """The names of a text file, one a line, in chunks, without blanks around them, blank lines and byte-order mark."""
     try:
+        if problem := file_problem(Path(path)):
+            kind = problem.partition(":")[0]
+            raise SelectionError(
+                f"the list {show_name(path)} {kind}: expected UTF-8 text, one base name or member path a line."
+            )
         with open(path, "rb") as file:
             if file.read(3) != b"\xef\xbb\xbf":
                 file.seek(0)
@@ -192,6 +199,21 @@ def read_list(path: str | Path) -> Iterator[list[bytes]]:
                 yield [line for line in (line.strip() for line in lines) if line]
     except OSError as error:
         raise SelectionError(f"the list {show_name(path)} cannot be read: {error.strerror or error}.") from error
+
+
+def encoding_hint(path: str | Path) -> str:
+    """What to tell about a list or table whose names do not match: that they are not in UTF-8, or nothing."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with open(path, "rb") as file:
+            while data := file.read(LINES_BYTES):
+                decoder.decode(data)
+    except UnicodeDecodeError:
+        return (
+            f" {show_name(path)} is not in UTF-8, as names in tars are: save it again with that encoding "
+            "(iconv -f latin1 -t utf-8, or CSV UTF-8 in Excel)"
+        )
+    return ""
 
 
 def hash_names(names: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dinov2.data.tar_index.errors import SHOWN_NAMES, SelectionError, show_name, show_names
 from dinov2.data.tar_index.members import MemberChunk, Members
-from dinov2.data.tar_index.names import NameTable, composed, matched_as, read_list
+from dinov2.data.tar_index.names import NameTable, composed, encoding_hint, matched_as, read_list
 
 SHOWN_MEMBERS = 20
 
@@ -50,9 +50,10 @@ class Selection:
         if not len(unmatched):
             return []
         names = _names_at(self._path, unmatched[:SHOWN_NAMES].tolist())
+        hint = encoding_hint(self._path)
         return [
             f"{len(unmatched):,} names of {show_name(self._path)} match no tile: "
-            f"{show_names(names, total=len(unmatched))}"
+            f"{show_names(names, total=len(unmatched))}{hint and '.' + hint}"
         ]
 
 
