@@ -27,6 +27,7 @@ from .jpeg_colors import lacks_tables, with_colors_named
 from .tiff_kinds import bits_of, first_page, why_several, why_unreadable
 
 MAX_PIXELS = 4096 * 4096
+_LONGEST = 100  # times the shorter side
 _PNG_DEPTH = 24  # place of the bits per sample in the file
 
 
@@ -57,16 +58,18 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuse what is too large for a tile.
+    """Refuse what is too large for a tile, or becomes so when its shorter side is resized.
 
     Raises:
-        ImageError: if it has more than `max_pixels`.
+        ImageError: if it has more than `max_pixels`, or is a strip.
     """
     if width * height > max_pixels:
         raise ImageError(
             f"it has {width:,} x {height:,} pixels, more than the {max_pixels:,} that data.max_pixels allows; raise it "
             "if tiles of this size are meant, and cut slides into tiles"
         )
+    if max(width, height) > _LONGEST * min(width, height):
+        raise ImageError(f"it has {width:,} x {height:,} pixels: a strip, more than {_LONGEST} times as long as wide")
 
 
 def _open_jpeg(data: bytes) -> ImageFile:

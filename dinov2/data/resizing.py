@@ -6,22 +6,27 @@ that is less work, and as it rounds to 8 bits in between, a third of the crops o
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from PIL import Image
+from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import functional
 
+ImageOrTensor = TypeVar("ImageOrTensor", Image.Image, Tensor)
 
-def resize(image: Image.Image, size: Sequence[int], interpolation: transforms.InterpolationMode) -> Image.Image:
-    """The image in another size (height, width)."""
-    wide = functional.resize(image, [image.height, size[1]], interpolation)
+
+def resize(image: ImageOrTensor, size: Sequence[int], interpolation: transforms.InterpolationMode) -> ImageOrTensor:
+    """The image, or tensor (..., H, W), in another size (height, width)."""
+    height = functional.get_dimensions(image)[1]
+    wide = functional.resize(image, [height, size[1]], interpolation)
     return functional.resize(wide, list(size), interpolation)
 
 
 class RandomResizedCrop(transforms.RandomResizedCrop):
     """A random area of the image, resized; torchvision's draws."""
 
-    def forward(self, img: Image.Image) -> Image.Image:
+    def forward(self, img: ImageOrTensor) -> ImageOrTensor:
         """Draw the area from torch's random generator."""
         area = functional.crop(img, *self.get_params(img, self.scale, self.ratio))
         return resize(area, self.size, self.interpolation)
@@ -30,7 +35,7 @@ class RandomResizedCrop(transforms.RandomResizedCrop):
 class ResizeShorterSide(transforms.Resize):
     """The shorter side in a given size, the other one in proportion, rounded down as torchvision does."""
 
-    def forward(self, img: Image.Image) -> Image.Image:
+    def forward(self, img: ImageOrTensor) -> ImageOrTensor:
         """Keep the ratio of the sides."""
-        shorter = min(img.size)
-        return resize(img, [int(self.size * side / shorter) for side in (img.height, img.width)], self.interpolation)
+        sides = functional.get_dimensions(img)[1:]
+        return resize(img, [int(self.size * side / min(sides)) for side in sides], self.interpolation)

@@ -37,7 +37,7 @@ _SAMPLE_FORMATS = {2: "signed", 3: "floating point", 5: "complex", 6: "complex"}
 _SCALE = "Scale all tiles alike to 8 bits"
 _UNTOUCHED, _PREMULTIPLIED, _STRAIGHT = (), (1,), (2,)  # ExtraSamples: no alpha, or alpha of two kinds
 _REDUCED = 1  # bit of NewSubfileType: a smaller copy of another page
-_MOST_PAGES = 100  # more are not looked at
+_MOST_PAGES = 20  # more are not looked at
 
 Tags = Mapping[int, Any]
 

@@ -85,6 +85,8 @@ def test_resizing_is_that_of_the_pillow_of_dinov2():
 def test_the_shorter_side_is_resized_as_torchvision_does(size, shorter):
     tile = Image.new("RGB", size)
     assert ResizeShorterSide(shorter)(tile).size == transforms.Resize(shorter)(tile).size
+    tensor = torch.zeros(3, *size)
+    assert ResizeShorterSide(shorter)(tensor).shape == transforms.Resize(shorter)(tensor).shape
 
 
 def test_solarize_inverts_from_the_threshold_on():

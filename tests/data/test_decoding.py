@@ -185,6 +185,13 @@ def test_bombs_are_refused_by_their_header(side, message):
         decode_rgb(bomb(side))
 
 
+def test_strips_are_refused():
+    for size in ((3, 301), (301, 3)):
+        with pytest.raises(ImageError, match="a strip"):
+            decode_rgb(encoded(Image.new("RGB", size)))
+    assert decode_rgb(encoded(Image.new("RGB", (3, 300)))).size == (3, 300)
+
+
 def test_the_bound_can_be_moved():
     assert MAX_PIXELS == 4096 * 4096
     data = encoded(Image.fromarray(COLOUR))
