@@ -1,8 +1,9 @@
 """What the three components of a JPEG mean where it does not say.
 
 A JFIF marker means YCbCr, an Adobe marker names the colours. Where both are missing, as in tiles that were lifted out
-of slide files, decoders take YCbCr. But libjpeg numbers components from 0 only if it was not told their meaning, as
-by libtiff for RGB: tiles of Aperio slides are such, and come out in false colours.
+of slide files, decoders go by the numbers of the components: R, G, B are RGB, and all others YCbCr. But libjpeg gives
+numbers from 0 on only to components of which it was told nothing, and stores them as they are: tiles of Aperio slides
+are such RGB, and come out in false colours.
 """
 
 import struct

@@ -113,9 +113,9 @@ def markerless(color: str, numbers: bytes, *, marker: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("color", "numbers", "marker"),
     [
-        ("RGB", b"\0\1\2", b""),  # Aperio's, by libtiff
+        ("RGB", b"\0\1\2", b""),  # Aperio's
         ("RGB", b"\0\1\2", b"\xff\xfe\x00\x06note\xff"),  # a comment and a fill byte before
-        ("RGB", b"RGB", b""),  # libvips
+        ("RGB", b"RGB", b""),  # libtiff's RGB
         ("4:4:4", b"\1\2\3", b""),  # libtiff's YCbCr
         ("4:2:0", b"\1\2\3", b""),
         ("4:2:0", b"\0\1\2", b""),  # subsampled, so it cannot be RGB

@@ -154,10 +154,11 @@ class _TileFile:
         """The shape (n, H, W, 3) of the tiles, if they are what they have to be."""
         shape, dtype = self.tiles.shape, self.tiles.dtype
         if dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
-            first = " Channels seem to come first: store array.transpose(0, 2, 3, 1)." if shape[1:2] == (3,) else ""
+            hint = " Channels seem to come first: store array.transpose(0, 2, 3, 1)." if shape[1:2] == (3,) else ""
+            hint += "" if dtype == np.uint8 else " Scale all tiles alike, so that white is 255."
             raise UserError(
                 f"{self.tiles.name} of {self.path}: expected RGB tiles of shape (n, height, width, 3) and type uint8, "
-                f"got {shape} and {dtype}.{first}"
+                f"got {shape} and {dtype}.{hint}"
             )
         try:
             check_size(shape[2], shape[1], max_pixels)

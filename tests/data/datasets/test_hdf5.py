@@ -80,7 +80,7 @@ def test_labels_of_any_kind_over_several_files(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (TILES.astype(np.float32), "expected RGB tiles .* got .* and float32"),
+        (TILES.astype(np.float32), "expected RGB tiles .* got .* and float32. Scale all tiles alike"),
         (TILES.transpose(0, 3, 1, 2), r"got \(6, 3, 16, 16\) and uint8. Channels seem to come first: store"),
         (TILES[..., 0], r"got \(6, 16, 16\) and uint8\.$"),
         (TILES[:0], r"got \(0, 16, 16, 3\)"),
