@@ -3,7 +3,7 @@
 
 Index the tar first: python scripts/infer_entries.py --tarball_path data/pretrain_dataset.tar --output_root data \
 --name pretrain
-Then, by its folders: python scripts/group_entries.py --tarball_path data/pretrain_dataset.tar --output_root data \
+Then, by its paths:   python scripts/group_entries.py --tarball_path data/pretrain_dataset.tar --output_root data \
 --name pretrain
 By a pattern:         add --pattern '([^/]+)/[^/]*$' (the folder a tile is in) or --pattern 'TCGA-..-....' (its patient)
 By a table:           add --csv slides.csv --file_name filename --group_name slide
@@ -53,7 +53,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     rule.add_argument(
         "--pattern",
         help="regular expression that finds the group in a member path: its first parentheses, else the whole match "
-        "(default: the folders below the first one, or without any the file name up to its last number)",
+        "(default: the slide that the names and folders of tiles tell, see docs/evaluation.md)",
     )
     rule.add_argument("--csv", type=Path, help="csv file with the group of every tile")
     parser.add_argument("--file_name", default="filename", help="its column with base names or member paths")

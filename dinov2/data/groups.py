@@ -17,6 +17,18 @@ PIECE_ROWS = 1 << 20
 LARGEST_SMALL = np.iinfo(np.int32).max
 
 
+class UnknownGroupsError(UserError):
+    """Nothing says which tiles of a data set belong together.
+
+    Attributes:
+        found: names of the groups that some of the tiles are known to be of.
+    """
+
+    def __init__(self, message: str, *, found: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 class Groups:
     """A partition of samples 0 .. size-1 into K named groups, some of which may be empty; nothing in it changes.
 

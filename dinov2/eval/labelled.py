@@ -111,7 +111,7 @@ def open_labelled(
             f"{labels[wrong[0]]}, expected 0 .. {len(classes) - 1}; {len(wrong):,} of {len(labels):,} tiles are such"
         )
     try:
-        groups = _groups(dataset, group_by)
+        groups = _groups(dataset, group_by, name=name)
     except UnknownGroupsError as error:
         raise UserError(f"the {name} set {string} cannot be grouped by {group_by}: {error}") from error
     sites = _known_groups(dataset, "site")
@@ -222,11 +222,19 @@ def _class_names(dataset: TileDataset) -> list[str] | None:
     return getattr(dataset, "classes", None)
 
 
-def _groups(dataset: TileDataset, group_by: str) -> Groups | None:
+def _groups(dataset: TileDataset, group_by: str, *, name: str) -> Groups | None:
     """The groups of the tiles: of a kind that the data set has to know, or slides for "auto", if it knows them."""
     if group_by == "none":
         return None
-    return _known_groups(dataset, "slide") if group_by == "auto" else dataset.get_groups(group_by)
+    if group_by != "auto":
+        return dataset.get_groups(group_by)
+    try:
+        return dataset.get_groups("slide")
+    except UnknownGroupsError as error:
+        logger.warning(
+            f"folds and intervals take every tile of the {name} set for itself, which flatters every model: {error}"
+        )
+        return None
 
 
 def _digest_of(groups: Groups | None) -> str | None:

@@ -1,14 +1,17 @@
 """Slides that are on both sides of a comparison, so that scores are better than they would be on others.
 
 Slides are compared by name, as `TileDataset.get_groups("slide")` gives it: what scripts/group_entries.py has found in
-a tar, and `group_of` in a folder. Patients are compared where the groups are named by patient.
+a tar, and `slides_of` in a folder. Patients are compared where the groups are named by patient.
 """
 
+import logging
 from collections.abc import Set
 from typing import NamedTuple
 
 from dinov2.data.datasets import ConcatTileDataset, TileDataset, UnknownGroupsError
 from dinov2.data.groups import Groups
+
+logger = logging.getLogger("dinov2")
 
 EXAMPLES = 3
 
@@ -42,7 +45,7 @@ def find_overlap(first: str, names: Set[str], second: str, others: Set[str]) -> 
 
 
 def slide_names(dataset: TileDataset) -> set[str] | None:
-    """Names of the slides that have tiles; None if the data set does not know its slides.
+    """Names of the slides that have tiles, as far as they are known; None if none are.
 
     Of several data sets joined to one, those of the ones that know.
 
@@ -54,8 +57,10 @@ def slide_names(dataset: TileDataset) -> set[str] | None:
         return set[str]().union(*known) if known else None
     try:
         return names_with_tiles(dataset.get_groups("slide"))
-    except UnknownGroupsError:
-        return None
+    except UnknownGroupsError as error:
+        if error.found:
+            logger.warning(f"slides are compared with those of other sets as far as they are known: {error}")
+        return set(error.found) or None
 
 
 def names_with_tiles(groups: Groups) -> set[str]:

@@ -1,6 +1,7 @@
 """Splitting a folder of tiles into what trains a model, what votes and what is voted on."""
 
 import csv
+import logging
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dinov2.data.datasets.folder_walk import class_of, list_images
-from dinov2.data.group_names import group_of
+from dinov2.data.group_names import slides_of
+from dinov2.data.groups import UnknownGroupsError
 from dinov2.errors import UserError
+
+logger = logging.getLogger("dinov2")
 
 TEST_SHARE = 0.25  # of the groups
 SPLITS = ("pretrain", "query", "test")
@@ -28,9 +32,8 @@ class Tile:
 def tiles_of_folder(root: Path, *, seed: int) -> list[Tile]:
     """Split the images below a folder, subfolders being classes.
 
-    Tiles that belong together (same subfolder of a class, or same file name up to a last number, as in
-    slide7_0012.jpg) stay together. A quarter of these groups is held out for testing; the others both train and,
-    where there are classes, vote.
+    Tiles of a slide stay together, as far as paths tell slides. A quarter of these groups is held out for testing; the
+    others both train and, where there are classes, vote.
 
     Raises:
         UserError: if there are no images, or too few groups to hold some out.
@@ -42,20 +45,34 @@ def tiles_of_folder(root: Path, *, seed: int) -> list[Tile]:
         raise UserError(f"--data {root}: there are no images in this folder")
     classes = {class_of(name) for name in names}
     labelled = len(classes) > 1
-    groups = sorted({group_of(name) for name in names})
+    numbers, groups = _slides(names)
     if labelled and len(groups) < 4:
         raise UserError(f"--data {root}: {len(groups)} group(s) of tiles are too few to hold some out for testing")
-    held_out = set(random.Random(seed).sample(groups, round(TEST_SHARE * len(groups)))) if labelled else set()
+    chosen = random.Random(seed).sample(range(len(groups)), round(TEST_SHARE * len(groups))) if labelled else []
+    held_out = set(chosen)
     use = ("pretrain", "query") if labelled else ("pretrain",)
     return [
         Tile(
             path=(root / name).resolve(),
             name=name.replace("/", "__"),
             classname=class_of(name) if labelled else "",
-            splits=("test",) if group_of(name) in held_out else use,
+            splits=("test",) if number in held_out else use,
         )
-        for name in names
+        for name, number in zip(names, numbers)
     ]
+
+
+def _slides(names: list[str]) -> tuple[list[int], list[str]]:
+    """Number of the slide of each tile, and the slides' names; each tile for itself, with a warning, if unknown."""
+    try:
+        numbers, slides = slides_of(lambda: names)
+    except UnknownGroupsError as error:
+        logger.warning(
+            f"slides are not known: {error}. Tiles are held out one by one, so that scores are better than they would "
+            "be on other slides; put the tiles of each slide into a folder of its own below the class"
+        )
+        return list(range(len(names))), names
+    return numbers.tolist(), slides
 
 
 def tiles_of_demo(root: Path) -> list[Tile]:

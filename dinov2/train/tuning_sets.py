@@ -99,7 +99,10 @@ def _overlaps(trained_on: set[str] | None, pair: Pair) -> dict[str, Overlap]:
     names = {one.name: one.group_names() for one in (pair.query, pair.test)}
     unknown = [name for name, slides in {"training": trained_on, **names}.items() if not slides]
     if unknown:
-        logger.info(f"slides of the {' and '.join(unknown)} set are not known, and not compared with others")
+        logger.warning(
+            f"slides of the {' and '.join(unknown)} set are not known, and not compared with others: whether its tiles "
+            "are of slides that other sets have too is not checked"
+        )
     query, test = (f"the {one.name} set" for one in (pair.query, pair.test))
     found = {
         "train_query": find_overlap(query, names[pair.query.name], "the training set", trained_on or set()),

@@ -135,12 +135,10 @@ def test_hard_links_belong_to_their_own_path(tmp_path: Path) -> None:
     assert group_of_rows(tmp_path) == ["slide1", "slide3", "slide2", "slide1"]
 
 
-def test_groups_over_several_folders_are_pointed_out(tmp_path: Path) -> None:
+def test_folders_that_are_named_like_slides(tmp_path: Path) -> None:
     tar = make_tar(tmp_path / "t.tar", "./slide_1/x0_y1.jpg", "./slide_1/x1_y1.jpg", "./slide_2/x0_y1.jpg")
     index(tar)
-    [warning] = group(tar)
-    assert warning.startswith('1 of 2 groups have tiles in several folders, such as "x0_y1" in "slide_1" and "slide_2"')
-    assert group(tar, pattern="([^/]+)/[^/]*$") == []
+    assert group(tar) == []
     assert group_of_rows(tmp_path) == ["slide_1", "slide_1", "slide_2"]
 
 
@@ -206,7 +204,8 @@ def test_a_table_with_a_name_of_several_tiles(tar: Path) -> None:
 def test_hostile_names(tmp_path: Path) -> None:
     long = "c/" + 10**5 * "x" + "/t.jpg"
     names = ["c/a\x1b[31m\nb/t.jpg", b"c/\xff\xfe/t.jpg", long, 'c/"],"/t.jpg', "c/__proto__/t.jpg"]
-    tar = make_tar(tmp_path / "t.tar", *names)
+    again = ["c/a\x1b[31m\nb/u.jpg", b"c/\xff\xfe/u.jpg"]
+    tar = make_tar(tmp_path / "t.tar", *names, *again)
     index(tar)
     report = group_entries(GroupRequest(tar, tmp_path))
     assert loaded(tmp_path).names == ("a\x1b[31m b", "\udcff\udcfe", 10**5 * "x", '"],"', "__proto__")
@@ -324,11 +323,11 @@ def make_cohort(folder: Path, name: str, *paths: str, grouped: bool = True) -> N
 
 
 def test_groups_of_cohorts_are_joined_if_all_have_them(tmp_path: Path) -> None:
-    make_cohort(tmp_path, "A", "c/s1/a.jpg", "c/s2/b.jpg")
+    make_cohort(tmp_path, "A", "c/s1/a.jpg", "c/s2/b.jpg", "c/s2/c.jpg")
     make_cohort(tmp_path, "B", "c/s1/a.jpg", "c/s1/b.jpg", "c/s3/c.jpg")
     np.save(tmp_path / "empty_entries.npy", np.zeros((0, 4), np.uint64))
     concat_entries(ConcatRequest(tmp_path, tmp_path))
-    assert group_of_rows(tmp_path, "pretrain") == ["A/s1", "A/s2", "B/s1", "B/s1", "B/s3"]
+    assert group_of_rows(tmp_path, "pretrain") == ["A/s1", "A/s2", "A/s2", "B/s1", "B/s1", "B/s3"]
     with pytest.raises(SideFileError, match="is of several cohorts"):
         group_entries(GroupRequest(tmp_path / "A.tar", tmp_path, "pretrain"))
 
@@ -338,12 +337,12 @@ def test_groups_of_cohorts_are_joined_if_all_have_them(tmp_path: Path) -> None:
     with pytest.raises(StaleIndexError, match="pretrain_groups"):
         load_groups(tmp_path, "pretrain")
 
-    make_cohort(tmp_path, "B", "c/s1/new.jpg", grouped=False)
+    make_cohort(tmp_path, "B", "c/s1/new.jpg", "c/s1/old.jpg", grouped=False)
     warnings = concat_entries(ConcatRequest(tmp_path, tmp_path, cohorts=("A", "B"))).warnings
     assert any("B_groups.npy" in warning and "made for other files" in warning for warning in warnings)
     group_entries(GroupRequest(tmp_path / "B.tar", tmp_path, "B"))
     concat_entries(ConcatRequest(tmp_path, tmp_path, cohorts=("A", "B")))
-    assert group_of_rows(tmp_path, "pretrain") == ["A/s1", "A/s2", "B/s1"]
+    assert group_of_rows(tmp_path, "pretrain") == ["A/s1", "A/s2", "A/s2", "B/s1", "B/s1"]
 
 
 def test_cohorts_without_groups_need_none(tmp_path: Path) -> None:

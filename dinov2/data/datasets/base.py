@@ -10,12 +10,13 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from dinov2.data.decoding import MAX_PIXELS, ImageError, decode_rgb
-from dinov2.data.groups import Groups
+from dinov2.data.group_names import patients
+from dinov2.data.groups import Groups, UnknownGroupsError
 from dinov2.errors import UserError
 
 # What does know a kind of groups, for messages.
 _WHO_KNOWS = defaultdict(
-    lambda: "expected slide, site or cohort",
+    lambda: "expected slide, patient, site or cohort",
     slide="a list that says it does: CSV:file=LIST.csv:group=COLUMN",
     site="a list that says it does: CSV:file=LIST.csv:site=COLUMN",
     cohort="tars that scripts/concat_entries.py has joined do",
@@ -49,10 +50,6 @@ class TileReadError(UserError):
         super().__init__(message)
         self.place = place
         self.reason = reason or message
-
-
-class UnknownGroupsError(UserError):
-    """Nothing says which tiles of a data set belong together."""
 
 
 class TileDataset(Dataset):
@@ -105,10 +102,12 @@ class TileDataset(Dataset):
         """Which tiles belong together.
 
         Args:
-            kind: "slide", which may mean a patient, "site" or "cohort".
+            kind: "slide", which may mean a patient, "patient", "site" or "cohort".
         Raises:
             UnknownGroupsError: if the data set does not know.
         """
+        if kind == "patient":
+            return patients(self.get_groups("slide"))
         raise UnknownGroupsError(f"this kind of data set does not know the {kind} of its tiles; {_WHO_KNOWS[kind]}")
 
     def digest(self) -> str:

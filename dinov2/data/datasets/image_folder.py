@@ -1,5 +1,6 @@
 """Images in folders, with the first level of subfolders as classes if there are any."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dinov2.data.group_names import group_of
-from dinov2.data.groups import Groups
+from dinov2.data.group_names import slides_of
+from dinov2.data.groups import Groups, UnknownGroupsError
 from dinov2.errors import UserError, unknown_name
 
 from .class_labels import number_classes
@@ -18,6 +19,8 @@ from .image_check import check_images
 from .name_table import NameTable
 from .stretches import Stretches
 from .tile_groups import held_out_groups
+
+logger = logging.getLogger("dinov2")
 
 SPLITS = ("train", "held_out")
 
@@ -59,6 +62,7 @@ class ImageFolderDataset(FileTileDataset):
         super().__init__(**options)
         self.roots = _check_roots([root] if isinstance(root, str) else root, recursive=recursive)
         endings = tuple(map(_ending, extensions))
+        self._slides: Groups | None = None
         self._tables = [_list(folder, recursive=recursive, extensions=endings) for folder in self.roots]
         self._targets, self.classes = number_classes(map(class_of, chain.from_iterable(self._tables)), by_value=False)
         if held_out is not None or held_out_list or split:
@@ -88,19 +92,51 @@ class ImageFolderDataset(FileTileDataset):
         """The slides, as far as paths tell.
 
         Raises:
-            UnknownGroupsError: for other groups.
+            UnknownGroupsError: if they do not, and for other groups.
         """
         if kind != "slide":
             return super().get_groups(kind)
-        numbers, names = self._number_groups()
-        return Groups.from_column(numbers, dict(enumerate(names)))
+        if self._slides is None:
+            numbers, names = self._number_slides()
+            self._slides = Groups.from_column(numbers, dict(enumerate(names)))
+        return self._slides
 
     def __len__(self) -> int:
         return len(self._stretches)
 
-    def _number_groups(self) -> tuple[np.ndarray, list[str]]:
-        """Number of the group of each image, (n,) int64, and names of the groups."""
-        return number_classes(map(group_of, chain.from_iterable(self._tables)), by_value=False)
+    def _number_slides(self) -> tuple[np.ndarray, list[str]]:
+        """Number of the slide of each image, (n,) int64, and names of the slides.
+
+        A slide that several roots have is one: counted twice, it could be on both sides of a split without a word.
+
+        Raises:
+            UnknownGroupsError: if paths do not tell.
+        """
+        try:
+            numbers, names = slides_of(lambda: chain.from_iterable(self._tables))
+        except UnknownGroupsError as error:
+            roots = ", ".join(map(str, self.roots))
+            raise UnknownGroupsError(
+                f"which slide each tile of {roots:.200} is of is not known: {error}. Put the tiles of each slide into "
+                "a folder of its own below the class, or name the slides in a list: CSV:file=LIST.csv:group=COLUMN",
+                found=error.found,
+            ) from error
+        self._warn_of_shared(numbers, names)
+        return numbers, names
+
+    def _warn_of_shared(self, numbers: np.ndarray, names: list[str]) -> None:
+        ends = np.cumsum([len(table) for table in self._tables])
+        seen = np.zeros(len(names), np.int64)
+        for part in np.split(numbers, ends[:-1]):
+            seen[np.unique(part)] += 1
+        shared = np.flatnonzero(seen > 1)
+        if len(shared):
+            logger.warning(
+                f"{len(shared):,} slides, such as {names[shared[0]]!r:.120}, are in several of the folders "
+                f"{', '.join(map(str, self.roots)):.300} and count as the same ones, as where folders are classes or "
+                "parts of a cohort. If other cohorts number their slides alike, tell them apart: rename the slides, or "
+                "name them in a list (CSV:file=LIST.csv:group=COLUMN)"
+            )
 
     def _in_split(self, split: str, *, share: float | None, path: str | None) -> np.ndarray:
         """Which of the listed images are in a split, (n,) bool."""
@@ -108,12 +144,14 @@ class ImageFolderDataset(FileTileDataset):
             raise unknown_name("split of data set ImageFolder", split, SPLITS)
         if not path:
             raise UserError("held-out tiles are kept in a list, so that they stay the same: add held_out_list=FILE")
-        numbers, groups = self._number_groups()
+        numbers, groups = self._number_slides()
         listed = held_out_groups(groups, path=Path(path), share=share)
         held_out = np.array([group in listed for group in groups])[numbers]
         if held_out.all():
             raise UserError(f"list {path} holds out all groups of these tiles; none are left to train on")
-        return held_out if split == "held_out" else ~held_out
+        mask = held_out if split == "held_out" else ~held_out
+        self._slides = Groups.from_column(numbers[mask], dict(enumerate(groups)))  # part of the tiles may say less
+        return mask
 
     def _select(self, mask: np.ndarray) -> None:
         """Keep the images where a mask (n,) bool is true."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dinov2.data.file_reader import FileReader, RowReader
-from dinov2.data.groups import Groups, cohort_groups
+from dinov2.data.groups import Groups, UnknownGroupsError, cohort_groups
 from dinov2.data.tar_index.crc import crc_name, load_crc32
 from dinov2.data.tar_index.fingerprint import check_tars, entries_name, fingerprint
 from dinov2.data.tar_index.group_files import GROUP_KINDS, load_groups
@@ -17,7 +17,7 @@ from dinov2.data.tar_index.numpy_files import load_entries
 from dinov2.data.tar_index.tile_check import stored_name
 from dinov2.errors import UserError
 
-from .base import TileDataset, TilePlace, UnknownGroupsError
+from .base import TileDataset, TilePlace
 from .digests import TileDigest
 from .handles import Handles
 
@@ -109,6 +109,8 @@ class TarTileDataset(TileDataset):
         """
         if kind == "cohort" and len(self.entries[0]) > COHORT:
             return cohort_groups(self.entries, {number: reader.path.stem for number, reader in self.readers.items()})
+        if kind == "patient":
+            return super().get_groups(kind)
         known = kind in GROUP_KINDS
         groups = load_groups(self.extra, self.name, suffix=self.subset, kind=kind) if known else None
         if groups is None:

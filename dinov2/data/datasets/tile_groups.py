@@ -51,8 +51,8 @@ def _choose(groups: Sequence[str], share: float) -> Sequence[str]:
     ranked = sorted(groups, key=lambda group: hashlib.sha256(os.fsencode(group)).digest())
     if len(ranked) < 2:
         raise UserError(
-            f"held_out={share}: all tiles seem to come from {ranked[0]!r}, so that none can be held out. Tiles are "
-            "told apart by the folder that they are in below their class, or by their file name up to a last number"
+            f"held_out={share}: all tiles seem to come from {ranked[0]!r}, so that none can be held out. Slides are "
+            "told apart by file names and folders; a list can name them: CSV:file=LIST.csv:group=COLUMN"
         )
     return sorted(ranked[: min(max(round(share * len(ranked)), 1), len(ranked) - 1)])
 

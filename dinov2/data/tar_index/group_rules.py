@@ -1,6 +1,7 @@
 """How the group of a tile is known: from its path, by a pattern, or from a csv file."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -8,13 +9,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dinov2.data.group_names import group_of
+from dinov2.data.group_names import SlideNames, check_slides
+from dinov2.data.groups import UnknownGroupsError
 from dinov2.data.tar_index.builder import are_images
 from dinov2.data.tar_index.errors import SHOWN_NAMES, GroupError, LabelError, SelectionError, show_name, show_names
 from dinov2.data.tar_index.labels import LabelColumns, LabelTable
 from dinov2.data.tar_index.members import MemberChunk, Members
 from dinov2.data.tar_index.names import encoding_hint, plain_path
 from dinov2.data.tar_index.selection import ambiguity
+from dinov2.data.tile_paths import one_line
 
 
 class GroupRule(Protocol):
@@ -32,32 +35,48 @@ class GroupRule(Protocol):
 
 
 class PathRule:
-    """What a tile was cut from, as far as its path tells; see `group_of`."""
+    """The slide that a tile was cut from, as far as paths tell; see `SlideNames`."""
 
-    def __init__(self) -> None:
-        self._folders: dict[str, str] = {}  # of the first tile of each group
-        self._mixed: dict[str, str] = {}  # of the first tile elsewhere
+    def __init__(self, tar: Path) -> None:
+        """Begin with nothing seen: `look_at` all tiles, and `decide`, before any is named."""
+        self._slides = SlideNames(tar.name)
+        self._sizes: Counter[str] = Counter()
+        self._nameless = 0
+
+    def look_at(self, chunk: MemberChunk) -> None:
+        """Take note of the paths of all tiles of a chunk, in the index or not: subsets of a tar name slides alike."""
+        self._slides.look_at(_texts(chunk, np.flatnonzero(_are_tiles(chunk)), plain=True))
+
+    def decide(self) -> None:
+        """Settle what the paths mean."""
+        self._slides.decide()
 
     def names(self, chunk: MemberChunk, rows: NDArray[np.intp]) -> list[str]:
-        """Names of the groups (r,)."""
+        """Names of the slides (r,)."""
+        chosen = _are_tiles(chunk)
+        chosen[rows] = True
+        tiles = np.flatnonzero(chosen)
         names = []
-        for path in _texts(chunk, rows, plain=True):
-            name, folder = group_of(path), path.rpartition("/")[0]
-            if self._folders.setdefault(name, folder) != folder:
-                self._mixed.setdefault(name, folder)
-            names.append(name)
-        return names
+        for path in _texts(chunk, tiles, plain=True):
+            name = self._slides.name(path)
+            self._nameless += name is None
+            names.append(one_line(path) if name is None else name)
+        self._sizes.update(names)
+        return [names[place] for place in np.searchsorted(tiles, rows).tolist()]
 
     def finish(self, members: Members) -> list[str]:
-        """Warns of groups over several folders: if folders are slides, the rule is not the one for this archive."""
-        if not self._mixed:
+        """Raises GroupError if paths do not tell slides."""
+        if not self._sizes:
             return []
-        name, folder = next(iter(self._mixed.items()))
-        return [
-            f"{len(self._mixed):,} of {len(self._folders):,} groups have tiles in several folders, such as "
-            f"{show_name(name)} in {show_name(self._folders[name])} and {show_name(folder)}. That is right where the "
-            "folders are classes; where they are slides, add --pattern '([^/]+)/[^/]*$'"
-        ]
+        sizes = np.fromiter(self._sizes.values(), np.int64, len(self._sizes))
+        try:
+            found = check_slides(sizes, list(self._sizes), nameless=self._nameless)
+        except UnknownGroupsError as error:
+            raise GroupError(
+                f"which slide each tile is of is not known: {error}. Say it with --pattern, such as '([^/]+)/[^/]*$' "
+                "for the folder that a tile is in, or with --csv"
+            ) from error
+        return [found] if self._nameless else []
 
 
 class PatternRule:
@@ -116,7 +135,7 @@ class TableRule:
         """Names of the groups (r,)."""
         chosen = np.zeros(len(chunk.paths), bool)
         chosen[rows] = True
-        tile = chosen | (are_images(chunk.bases) & (chunk.sizes > 0) & ~chunk.hidden)
+        tile = chosen | _are_tiles(chunk)
         found = self._table.names.find(chunk.plain, chunk.bases, counted=tile)
         codes = self._table.look_up(found, selected=chosen)[rows]
         missing = rows[codes < 0]
@@ -139,6 +158,11 @@ class TableRule:
             if text := ambiguity(members, self._table.ambiguous(most), total=count):
                 raise LabelError(f"{shown}: {text}")
         return []
+
+
+def _are_tiles(chunk: MemberChunk) -> NDArray[np.bool_]:
+    """Which members (n,) may be tiles, whether they are in the index or not."""
+    return are_images(chunk.bases) & (chunk.sizes > 0) & ~chunk.hidden
 
 
 def _texts(chunk: MemberChunk, rows: NDArray[np.intp], *, plain: bool) -> Iterator[str]:

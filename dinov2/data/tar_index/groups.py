@@ -81,7 +81,7 @@ class GroupRequest:
             return TableRule(self.csv, columns=self.columns)
         if self.kind != "slide" and self.pattern is None:
             raise SelectionError(f"what --kind {self.kind} a tile is of has to be said by --pattern or --csv.")
-        return PathRule() if self.pattern is None else PatternRule(self.pattern)
+        return PathRule(self.tarball) if self.pattern is None else PatternRule(self.pattern)
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ def group_entries(request: GroupRequest) -> GroupReport:
     members = Members(request.tarball)
     before = fingerprint(request.tarball)
     rows, rule = _EntryRows(request), request.rule()
+    if isinstance(rule, PathRule):
+        _look_at_all(members, rule)
     with Staging(request.output_root) as staging:
         runs = ArrayWriter(staging.open(request.files.runs), columns=RUN_COLUMNS)
         numbers: dict[str, int] = {}
@@ -188,6 +190,13 @@ class _EntryRows:
             f"row {row:,} of {show_name(self._path)}, file {file:,} at bytes {start:,}-{end:,}, is not in the archive, "
             f"or not in this order. {AGAIN}"
         )
+
+
+def _look_at_all(members: Members, rule: PathRule) -> None:
+    """Show the rule all paths before it names one."""
+    for chunk in regular_then_links(members, title="reading names"):
+        rule.look_at(chunk)
+    rule.decide()
 
 
 def _group_numbers(

@@ -12,8 +12,7 @@ from dataset_making import overwrite, picture, write_pictures
 from PIL import Image
 
 from dinov2.data import make_dataset
-from dinov2.data.datasets import ImageFolderDataset, TileReadError
-from dinov2.data.group_names import group_of
+from dinov2.data.datasets import ImageFolderDataset, TileReadError, UnknownGroupsError
 from dinov2.errors import UserError
 
 
@@ -171,8 +170,8 @@ def test_whole_slides_are_held_out_and_stay_so(tmp_path):
     train, held_out = (names_of(split(tmp_path, name, ":held_out=0.2")) for name in ("train", "held_out"))
     assert sorted(train + held_out) == sorted(SLIDES)
     groups = (tmp_path / "held_out.txt").read_text().split()
-    assert {group_of(name) for name in held_out} == set(groups)
-    assert not {group_of(name) for name in train} & set(groups)
+    assert {name.partition("_")[0] for name in held_out} == set(groups)
+    assert not {name.partition("_")[0] for name in train} & set(groups)
     assert len(groups) == 4
 
     added = touch(tmp_path / "tiles", "new_0.png", f"{groups[0]}_99.png")
@@ -185,10 +184,10 @@ def test_whole_slides_are_held_out_and_stay_so(tmp_path):
 
 
 def test_slides_as_groups_to_draw_from(tmp_path):
-    touch(tmp_path / "one", "a/s1_1.png", "a/s2_1.png", "b/s1_2.png", "b/deep/x.png")
+    touch(tmp_path / "one", "a/s1_1.png", "a/s2_1.png", "b/s1_2.png", "b/deep/x.png", "b/s2_7.png")
     groups = ImageFolderDataset(root=str(tmp_path / "one")).get_groups("slide")
-    assert (groups.names, groups.sizes.tolist()) == (("deep", "s1", "s2"), [1, 2, 1])
-    assert groups.of(np.arange(4)).tolist() == [1, 2, 1, 0]
+    assert (groups.names, groups.sizes.tolist()) == (("deep", "s1", "s2"), [1, 2, 2])
+    assert groups.of(np.arange(5)).tolist() == [1, 2, 1, 2, 0]
     with pytest.raises(UserError, match="does not know the cohort"):
         ImageFolderDataset(root=str(tmp_path / "one")).get_groups("cohort")
 
@@ -227,12 +226,31 @@ def test_splits_have_the_classes_of_all_tiles_and_fit_several_folders(tmp_path):
     ],
 )
 def test_splits_that_cannot_be_made(options, message, tmp_path):
-    touch(tmp_path / "tiles", "s0_1.png", "s1_1.png")
+    touch(tmp_path / "tiles", "s0_1.png", "s0_2.png", "s1_1.png", "s1_2.png")
     (tmp_path / "other.txt").write_text("x\n")
     (tmp_path / "all.txt").write_text("s0\ns1\n")
     (tmp_path / "file.txt").write_text("")
     with pytest.raises(UserError, match=message):
         make_dataset(dataset_str=f"ImageFolder:root={tmp_path}/tiles{options.format(tmp_path)}")
+
+
+@pytest.mark.parametrize("name", ["ADI-ABCDEFGH{}.png", "{}.png", "tile_{}_0.png"])
+def test_unknown_slides_are_neither_held_out_nor_drawn(name, tmp_path):
+    touch(tmp_path / "tiles", *(f"ADI/{name.format(number)}" for number in range(4)))
+    for what in (f":held_out_list={tmp_path}/new.txt:held_out=0.5", ""):
+        with pytest.raises(UnknownGroupsError, match="tiles is of is not known: 4 of 4 tiles .* CSV:file=LIST"):
+            make_dataset(dataset_str=f"ImageFolder:root={tmp_path}/tiles{what}").get_groups("slide")
+
+
+def test_slides_of_one_name_in_two_folders_are_one_and_said(tmp_path, caplog):
+    for root in ("A", "B"):
+        touch(tmp_path / root, "ADI/S01_0_0.png", "ADI/S01_0_1.png", f"ADI/{root}2_0_0.png", f"ADI/{root}2_0_1.png")
+    dataset = ImageFolderDataset(root=[str(tmp_path / "A"), str(tmp_path / "B")])
+    assert dataset.get_groups("slide").sizes.tolist() == [2, 2, 4]
+    assert "1 slides, such as 'S01', are in several of the folders" in caplog.text
+    caplog.clear()
+    assert dataset.get_groups("slide").size == 8
+    assert not caplog.text
 
 
 def test_one_slide_cannot_be_held_out_of_itself(tmp_path):
