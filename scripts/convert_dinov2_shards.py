@@ -20,6 +20,7 @@ from dinov2.models.weights.shards import join_shards
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.utils.atomic import atomic_path
 from dinov2.utils.cli import run_command
+from dinov2.utils.outputs import try_file
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -36,6 +37,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Join and write."""
     args = get_args_parser().parse_args()
+    try_file(args.output)
     cfg = merge_layers([(args.config_file, load_config_file(args.config_file))])
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in SSLMetaArch(cfg).state_dict().items()}

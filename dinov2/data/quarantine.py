@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dinov2.distributed import all_gather_object, is_main_process
 from dinov2.errors import UserError
+from dinov2.utils.outputs import output_errors
 
 from .datasets import TilePlace
 
@@ -97,7 +98,7 @@ class Quarantine:
         if not is_main_process():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
+        with output_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(bad.json() + "\n")
         if self.count <= min(SHOWN, self.limit):
             more = f"; further ones are listed in {self.path} only" if self.count == SHOWN else ""

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinov2.distributed import barrier, broadcast_object, is_main_process
+from dinov2.distributed import broadcast_object, is_main_process
+from dinov2.distributed.outcomes import on_main
 from dinov2.errors import UserError
 from dinov2.utils.atomic import atomic_path
 
@@ -38,7 +39,8 @@ def check_suffix(path: Path) -> None:
 def save_features(path: Path, features: Mapping[str, Tensor], origin: Mapping[str, Any]) -> None:
     """Write the features (n, D) of some sets by name, and what they were computed from; all ranks take part."""
     check_suffix(path)
-    if is_main_process():
+
+    def save() -> None:
         arrays = {name: values.cpu().contiguous().numpy() for name, values in features.items()}
         meta = json.dumps({"origin": origin, "sha256": {name: _sha256(array) for name, array in arrays.items()}})
         with atomic_path(path) as temporary:
@@ -49,7 +51,8 @@ def save_features(path: Path, features: Mapping[str, Tensor], origin: Mapping[st
                 from safetensors.numpy import save_file
 
                 save_file(arrays, str(temporary), metadata={_META: meta})
-    barrier()
+
+    on_main(save)
 
 
 def load_features(path: Path, origin: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 In every round each rank has some consecutive rows, possibly none, and the rows of the ranks follow each other.
 """
 
+import os
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from dinov2.distributed import all_gather_rows, barrier, is_main_process
-from dinov2.errors import UserError
+from dinov2.distributed.outcomes import on_main
+from dinov2.utils.atomic import remove_at_end
+from dinov2.utils.outputs import output_errors
 
 
 class MemoryRows:
@@ -55,20 +58,19 @@ class FileRows:
         """Write this rank's rows (m, D) of a round, which begin at `first`; all ranks take part.
 
         Raises:
-            UserError: if the file cannot be written.
+            OutputError: if the file cannot be written.
         """
-        try:
+        with output_errors(self._path):
             if self._file is None:
                 self._file = self._create(rows.shape[1])
             self._file.seek(self._begin + first * rows.shape[1] * rows.element_size())
             self._file.write(rows.cpu().numpy().tobytes())
-        except OSError as error:
-            raise UserError(f"features cannot be written to {self._path}: {error.strerror}") from error
 
     def finish(self) -> Tensor:
         """All rows, (n, D)."""
         assert self._file is not None
-        self._file.close()
+        with output_errors(self._path):
+            self._file.close()
         barrier()
         rows = torch.from_numpy(np.load(self._path, mmap_mode="c"))
         barrier()
@@ -77,10 +79,16 @@ class FileRows:
         return rows
 
     def _create(self, width: int) -> IO[bytes]:
-        """The file, opened to write into; the first rank has made it."""
-        if is_main_process():
+        """The file, opened to write into; the first rank has made it, and taken all the room that it needs."""
+
+        def make() -> None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            remove_at_end(self._path)
             np.lib.format.open_memmap(self._path, mode="w+", dtype=np.float32, shape=(self._samples, width))
-        barrier()
+            if hasattr(os, "posix_fallocate"):
+                with self._path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, self._path.stat().st_size)
+
+        on_main(make)
         self._begin = np.lib.format.open_memmap(self._path, mode="r").offset
         return self._path.open("r+b")

@@ -56,8 +56,8 @@ def main(args: argparse.Namespace) -> int:
         for case, tries in scores.items():
             row = _row(case, tries, val, classes=sets[0].classes, resamples=args.resamples)
             rows.append(row.with_figures(about_sites.get(case, {})))
-        append_lines(job.folder / DINOV2_FILE, _dinov2_lines(scores, rows))
         job.finish(sets, rows, tokens=str(kind), **asdict(settings))
+        append_lines(job.folder / DINOV2_FILE, _dinov2_lines(scores, rows))
     return 0
 
 

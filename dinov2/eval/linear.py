@@ -63,7 +63,6 @@ def main(args: argparse.Namespace) -> int:
         scores = train_and_score(training, batches, scored[0], plan=_plan(args), folder=job.folder)
         head = best_head(scores)
         rows = [_row(job, training.heads, head, *one) for one in zip(sets[1:], scored)]
-        append_lines(job.folder / LINEAR_RESULTS, _dinov2_lines(sets[2:], rows[1:], args.test_metric_types))
         job.finish(
             sets,
             rows,
@@ -71,6 +70,7 @@ def main(args: argparse.Namespace) -> int:
             scores_of_heads={name: score.value for name, score in scores.items()},
             **asdict(settings),
         )
+        append_lines(job.folder / LINEAR_RESULTS, _dinov2_lines(sets[2:], rows[1:], args.test_metric_types))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dinov2.distributed import barrier, is_main_process
+from dinov2.distributed.outcomes import on_main
 from dinov2.errors import UserError
 from dinov2.utils.atomic import atomic_path
 
@@ -80,11 +80,13 @@ def train_and_score(
 
 
 def save_heads(training: LinearTraining, path: Path) -> None:
-    """Write the state of a training (main process only)."""
-    if is_main_process():
+    """Write the state of a training; all ranks call it."""
+
+    def save() -> None:
         with atomic_path(path) as temporary:
             torch.save(training.state_dict(), temporary)
-    barrier()
+
+    on_main(save)
 
 
 def resume(training: LinearTraining, folder: Path | None, *, classifiers: str | None, device: torch.device) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 from torch import Tensor
 
 import dinov2
-from dinov2.distributed import barrier, is_main_process
+from dinov2.distributed.outcomes import on_main
 from dinov2.utils.atomic import write_text
+from dinov2.utils.outputs import output_errors
 
 from .bootstrap import bootstrap_intervals
 from .metrics import Report, classification_report
@@ -107,30 +108,34 @@ def spread_row(
     return Row(name, classifier, figures, notes=notes or {})
 
 
-def write_results(folder: Path, name: str, record: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def write_results(folder: Path, name: str, record: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write the three files; when this returns, on any rank, they are there.
 
     Args:
         record: what was evaluated how; date and versions are added.
-    Returns:
-        The table for people.
+    Raises:
+        OutputError: on all ranks, if they cannot be written.
     """
-    table = markdown_table(rows)
-    if is_main_process():
+
+    def write() -> None:
         content = {**_circumstances(), **record, "results": [_as_json(row) for row in rows]}
         write_text(folder / f"evaluation_{name}.json", json.dumps(_plain(content), indent=1) + "\n")
         write_text(folder / f"evaluation_{name}.csv", _as_csv(rows))
-        write_text(folder / f"evaluation_{name}.md", table)
-    barrier()
-    return table
+        write_text(folder / f"evaluation_{name}.md", markdown_table(rows))
+
+    on_main(write)
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:
-    """Add lines to a file of DINOv2's (main process only)."""
-    if is_main_process():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+    """Add lines to a file of DINOv2's; all ranks call it."""
+
+    def append() -> None:
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in lines)
+
+    on_main(append)
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

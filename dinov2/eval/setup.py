@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from dinov2 import distributed
+from dinov2.distributed.outcomes import on_main
 from dinov2.errors import UserError
 from dinov2.logging import setup_logging
+from dinov2.utils.outputs import try_file, try_folder
 
 from .features import Extraction
 from .labelled import LabelledSet, match_sets, open_labelled
-from .results import Row, write_results
+from .results import Row, markdown_table, write_results
 from .settings import EvaluationKeys, load_settings
 from .subject import Subject
 from .tokens import check_blocks
@@ -95,8 +97,9 @@ class Evaluation:
             "settings": {"seed": self.args.seed, "resamples": self.args.resamples, **settings},
             "processes": distributed.get_global_size(),
         }
-        table = write_results(self.folder, self.name, record, rows)
-        logger.info(f"results are in {self.folder / f'evaluation_{self.name}'}.json, .csv and .md\n\n{table}")
+        logger.info(f"{self.name} evaluation\n\n{markdown_table(rows)}")  # also where files cannot be written
+        write_results(self.folder, self.name, record, rows)
+        logger.info(f"results are in {self.folder / f'evaluation_{self.name}'}.json, .csv and .md")
 
 
 def read_settings(args: argparse.Namespace) -> tuple[EvaluationKeys, Subject]:
@@ -121,6 +124,13 @@ def read_settings(args: argparse.Namespace) -> tuple[EvaluationKeys, Subject]:
     return keys, subject
 
 
+def _try_outputs(args: argparse.Namespace) -> None:
+    """Find out before the model runs that what it gives could not be written."""
+    try_folder(Path(args.output_dir))
+    if args.features is not None and not args.features.is_file():
+        try_file(args.features)
+
+
 @contextmanager
 def evaluation(name: str, args: argparse.Namespace) -> Iterator[Evaluation]:
     """Read the settings, join the other processes, unless the caller has, and log; leave them at the end.
@@ -133,6 +143,7 @@ def evaluation(name: str, args: argparse.Namespace) -> Iterator[Evaluation]:
     if joins:
         distributed.enable()
     try:
+        on_main(lambda: _try_outputs(args))
         setup_logging(args.output_dir)
         yield Evaluation(name, args, keys, subject)
     finally:

@@ -1,6 +1,7 @@
 """What a run writes down: log lines, training metrics, and where else they go."""
 
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
@@ -34,7 +35,7 @@ def setup_logging(output: str | Path | None = None, *, level: int = logging.INFO
         root.addHandler(_configured(_ConsoleHandler()))
     if output is not None:
         try:
-            file = logging.FileHandler(_log_file(Path(output)), mode="a", encoding="utf-8")
+            file = _LogFile(_log_file(Path(output)), mode="a", encoding="utf-8")
         except OSError as error:
             raise UserError(f"--output-dir {output} cannot be used: {error}") from error
         root.addHandler(_configured(file))
@@ -79,8 +80,28 @@ class _ConsoleHandler(logging.Handler):
             return
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except BrokenPipeError:  # a viewer that goes, as `| head` does, ends no training
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError:  # nor does a full disk that has the output of a job
+            return
+
+
+class _LogFile(logging.FileHandler):
+    """Goes on where there is room again; that there was none is said once."""
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        """Tell of an error of the file; others are logging's."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            sys.stderr.write(f"warning: {self.baseFilename} cannot be written ({error.strerror}): lines are missing\n")
 
 
 class _Formatter(logging.Formatter):

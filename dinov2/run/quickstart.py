@@ -22,6 +22,7 @@ from dinov2.errors import UserError
 from dinov2.utils.atomic import write_text
 from dinov2.utils.cli import run_command
 from dinov2.utils.dataset_strings import join_dataset_string
+from dinov2.utils.outputs import try_folder
 
 if TYPE_CHECKING:
     from dinov2.run.tile_sets import Tile
@@ -88,7 +89,7 @@ def prepare(output: Path) -> None:
     """
     if output.is_dir() and any(output.iterdir()) and not (output / MARKER).exists():
         raise UserError(f"--output {output} is not empty and was not made by a quick start; name another folder")
-    output.mkdir(parents=True, exist_ok=True)
+    try_folder(output)
     (output / MARKER).touch()
     for part in PARTS:
         path = output / part

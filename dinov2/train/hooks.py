@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dinov2.distributed.outcomes import on_main
 from dinov2.logging import MetricSink
+from dinov2.utils.outputs import output_errors
 
 from .best import export_best
 from .checkpoint import Checkpointer, SaveError
@@ -124,7 +125,12 @@ def poll_hook(checkpointer: Checkpointer) -> Hook:
 
 def report_hook() -> Hook:
     """Write the step's line of metrics, if it gets one, before the checkpoint: a crash in between loses none."""
-    return Hook(1, lambda state: state.metrics.report())
+
+    def action(state: TrainState) -> None:
+        with output_errors(state.metrics.output_file) if state.metrics.output_file else nullcontext():
+            state.metrics.report()
+
+    return Hook(1, action)
 
 
 def tuning_hook(

@@ -110,6 +110,8 @@ def supervision(limits: TimeLimits) -> Iterator[Supervisor]:
 def _explained_losses(workers: Sequence[BaseProcess]) -> Iterator[None]:
     try:
         yield
+    except UserError:
+        raise
     except (RuntimeError, OSError, EOFError) as error:
         text = " ".join(str(error).split())
         if text.startswith("DataLoader worker") or (not isinstance(error, RuntimeError) and _has_lost(workers)):

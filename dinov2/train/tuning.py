@@ -24,6 +24,7 @@ from dinov2.eval.pair_scores import PairSettings, score_pair
 from dinov2.eval.tokens import backbone_network, evaluated
 from dinov2.models import build_model_from_cfg
 from dinov2.utils.atomic import write_text
+from dinov2.utils.outputs import output_errors
 
 from .ssl_meta_arch import SSLMetaArch
 from .tuning_sets import Pair, check_held_out, check_overlaps, open_pairs
@@ -147,7 +148,7 @@ def summary(scores: Mapping[str, float]) -> str:
 def append_scores(path: Path, scores: Mapping[str, float], iteration: int) -> None:
     """Add a line of scores to a file; it is on disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with output_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"iteration": iteration, **scores}) + "\n")
         file.flush()
         os.fsync(file.fileno())  # a checkpoint that comes after it must not outlive it

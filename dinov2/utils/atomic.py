@@ -33,7 +33,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path.parent, path.name)
-        with temporary_path(path) as temporary:
+        with temporary_path(path) as temporary, output_errors(path):  # also while the temporary fills the disk
             yield temporary
             fsync(temporary)
             temporary.replace(path)
@@ -70,8 +70,13 @@ def remove_abandoned(folder: Path, name: str | None = None) -> int:
     return count
 
 
+def remove_at_end(path: Path) -> None:
+    """Remove a file when the command ends, however that is, unless it has gone before."""
+    _mine.add(path)
+
+
 def remove_mine() -> None:
-    """Remove all that this process is writing, because it ends."""
+    """Remove all that this process has not written to the end, because it ends."""
     for path in list(_mine):
         remove(path)
 

@@ -40,7 +40,9 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         if error.errno not in WRITING_ONLY:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it may be standard output, which is flushed once more at the end
-        sys.exit(_show(output_error(error.filename or "standard output", error)))
+        sys.exit(_show(output_error(error.filename or "its output", error)))
+    finally:
+        remove_mine()
 
 
 def run_checked(

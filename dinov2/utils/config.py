@@ -16,6 +16,7 @@ from dinov2.errors import UserError
 
 from .atomic import write_text
 from .dataset_strings import absolute_dataset_string, datasets_of_inputs
+from .outputs import try_folder
 
 PATHS = ("MODEL.WEIGHTS", "head.head_path", "distillation.config_file", "distillation.weights", "wandb.dir")
 
@@ -80,6 +81,7 @@ def setup(args: argparse.Namespace) -> DictConfig:
     import torch
 
     from dinov2 import distributed
+    from dinov2.distributed.outcomes import on_main
     from dinov2.logging import setup_logging
 
     from .rng import seed_everything, use_deterministic_kernels
@@ -88,6 +90,7 @@ def setup(args: argparse.Namespace) -> DictConfig:
     use_deterministic_kernels(cfg.train.deterministic)
     distributed.enable(overwrite=True)
     torch.backends.cuda.matmul.allow_tf32 = True
+    on_main(lambda: try_folder(Path(cfg.train.output_dir)))
     setup_logging(cfg.train.output_dir)
     seed_everything(cfg.train.seed)
     logger.info(

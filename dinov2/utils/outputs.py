@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dinov2.errors import UserError
@@ -41,7 +41,8 @@ def output_error(path: str | Path, error: OSError) -> OutputError:
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     if error.errno == errno.ENOSPC and _lacks_inodes(path):
         reason = _NO_INODES
-    return OutputError(f"cannot write {'into ' if Path(path).is_dir() else ''}{path}: {reason}.")
+    into = "into " if _is_folder(path) and error.errno != errno.EISDIR else ""
+    return OutputError(f"cannot write {into}{path}: {reason}.")
 
 
 @contextmanager
@@ -70,8 +71,11 @@ def try_file(path: Path) -> None:
     Raises:
         OutputError: if it cannot.
     """
-    if path.is_dir():
-        raise output_error(path, IsADirectoryError(errno.EISDIR, ""))
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise output_error(path, error) from error
     try_folder(path.parent)
 
 
@@ -81,11 +85,16 @@ def try_folder(folder: Path) -> None:
     Raises:
         OutputError: if they cannot.
     """
+    made = [one for one in (folder, *folder.parents) if not _is_folder(one)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_probe(folder)
     except OSError as error:
-        raise output_error(folder, error) from error
+        told = output_error(folder, error)
+        for one in made:
+            with suppress(OSError):
+                one.rmdir()
+        raise told from error
 
 
 def _fault_of_place(path: Path, error: BaseException) -> OSError | None:
@@ -95,7 +104,7 @@ def _fault_of_place(path: Path, error: BaseException) -> OSError | None:
             return cause
         cause = cause.__cause__ or cause.__context__
     try:
-        _write_probe(path if path.is_dir() else path.parent)
+        _write_probe(path if _is_folder(path) else path.parent)
     except OSError as fault:
         return fault
     return None
@@ -119,9 +128,16 @@ def _write_probe(folder: Path) -> None:
         os.fsync(file.fileno())
 
 
+def _is_folder(path: str | Path) -> bool:
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
+
+
 def _lacks_inodes(path: str | Path) -> bool:
     try:
-        room = os.statvfs(path if Path(path).is_dir() else Path(path).parent)
+        room = os.statvfs(path if _is_folder(path) else Path(path).parent)
     except OSError:
         return False
     return bool(room.f_files and not room.f_favail and room.f_bavail)

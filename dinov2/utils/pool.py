@@ -6,7 +6,7 @@ kill could leave behind.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -73,15 +73,14 @@ def _processes(work: Callable[[Any], Any], count: int) -> Iterator[list[Connecti
 
 def _serve(pipe: Connection, work: Callable[[Any], Any]) -> None:
     follow_parent()
-    while True:
-        try:
+    with suppress(EOFError, ConnectionError):  # the parent needs no more
+        while True:
             item = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send((work(item), None))
-        except Exception as error:
-            pipe.send((None, error))
+            try:
+                answer: tuple[Any, Exception | None] = (work(item), None)
+            except Exception as error:
+                answer = (None, error)
+            pipe.send(answer)
 
 
 def _received(item: In, pipe: Connection) -> tuple[In, Any]:

@@ -1,7 +1,10 @@
 """The commands from arguments to files, with the labels, classes and weights that they say they have."""
 
 import csv
+import errno
 import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +16,10 @@ from ranks import run_ranks
 
 from dinov2.configs import complete_config, parse_overrides
 from dinov2.errors import UserError
-from dinov2.eval import cross_validate, knn, linear, log_regression
+from dinov2.eval import cross_validate, knn, linear, log_regression, results
 from dinov2.models import build_model_from_cfg
+from dinov2.utils import outputs
+from dinov2.utils.outputs import OutputError, output_errors
 
 SIZES = ["--resize-size", "28", "--crop-size", "28", "--num-workers", "0", "--resamples", "20"]
 
@@ -275,8 +280,35 @@ def test_a_set_of_one_class_is_not_scored(place, tmp_path, command):
 def test_an_output_folder_that_cannot_be_made(place, tmp_path):
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match="--output-dir .*file.* cannot be used"):
+        with pytest.raises(UserError, match="cannot write .*file"):
             run(knn, arguments(place, output))
+
+
+@pytest.mark.parametrize(
+    ("more", "what"), [([], "into .*out"), (["--features", "{}/none/f.npz"], "into .*none")], ids=["folder", "features"]
+)
+def test_a_full_disk_is_found_before_the_model_runs(place, tmp_path, monkeypatch, more, what):
+    without_extraction(monkeypatch)
+
+    def full(folder: Path) -> None:
+        if re.search(what.removeprefix("into .*"), str(folder)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(outputs, "_write_probe", full)
+    with pytest.raises(OutputError, match=f"cannot write {what}: the disk is full"):
+        run(knn, arguments(place, tmp_path / "out", *(one.format(tmp_path) for one in more)))
+
+
+@pytest.mark.parametrize(("command", "number"), [(knn, errno.EDQUOT), (log_regression, errno.EROFS)])
+def test_figures_are_shown_though_they_cannot_be_written(place, tmp_path, monkeypatch, capsys, command, number):
+    def fail(folder: Path, *args: object) -> None:
+        with output_errors(folder):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(results, "write_text", fail)
+    with pytest.raises(OutputError, match="cannot write"):
+        run(command, arguments(place, tmp_path))
+    assert "| balanced accuracy" in capsys.readouterr().out
 
 
 def listed(folder: Path, *, order: slice) -> str:

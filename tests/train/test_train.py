@@ -261,7 +261,7 @@ def test_a_damaged_last_checkpoint_is_made_again(image_folder, tmp_path):
 @pytest.mark.parametrize("output", ["file", "file/below"])
 def test_output_folder_that_cannot_be_made(output, image_folder, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--output-dir .* cannot be used"):
+    with pytest.raises(UserError, match="cannot write"):
         train(image_folder, tmp_path / output)
 
 

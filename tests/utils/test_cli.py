@@ -102,6 +102,4 @@ def test_what_cannot_be_printed_is_told() -> None:
         command = [sys.executable, "scripts/infer_entries.py", "--help"]
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
-    assert (
-        done.stderr == "error: cannot write standard output: the disk is full. Free some space, or write elsewhere.\n"
-    )
+    assert done.stderr == "error: cannot write its output: the disk is full. Free some space, or write elsewhere.\n"

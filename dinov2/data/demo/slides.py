@@ -25,7 +25,7 @@ import numpy as np
 from dinov2.data.demo.optics import make_slide_look
 from dinov2.data.demo.tiles import DEMO_CLASSES, MIN_TILE_SIZE, draw_tile
 from dinov2.errors import UserError
-from dinov2.utils.outputs import output_errors
+from dinov2.utils.outputs import output_errors, try_folder
 from dinov2.utils.pool import in_order
 
 SPLITS = ("pretrain", "query", "test")
@@ -207,7 +207,7 @@ def _unfinished(root: Path) -> Iterator[None]:
         (root / "labels.csv").unlink(missing_ok=True)
     elif root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(f"{root} exists and is not an empty folder; choose another one or remove it first")
-    root.mkdir(parents=True, exist_ok=True)
+    try_folder(root)
     marker.write_text("This demonstration data set is still being written, or was interrupted.\n")
     yield
     marker.unlink()

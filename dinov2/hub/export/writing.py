@@ -6,6 +6,7 @@ from dinov2.errors import UserError, unknown_name
 from dinov2.models.vision_transformer import DinoVisionTransformer
 from dinov2.utils.atomic import atomic_path, fsync
 from dinov2.utils.checkpoint.files import hash_file
+from dinov2.utils.outputs import try_folder
 
 from .card import Card
 from .check import check_equal, demo_tiles, largest_difference
@@ -71,6 +72,7 @@ def _checked_format(request: Request) -> ExportFormat:
         raise UserError(f"--output {request.output} is there already; name a new folder")
     kind = FORMATS[request.kind]
     kind.require()
+    try_folder(request.output.parent)
     return kind
 
 

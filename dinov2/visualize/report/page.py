@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dinov2.errors import UserError
 from dinov2.utils.atomic import write_text
+from dinov2.utils.outputs import try_file, try_folder
 
 from .facts import facts_of
 from .figures import make_plots
@@ -60,16 +61,16 @@ def write_report(folders: Sequence[Path], output: Path, *, png_dir: Path | None 
     if len(folders) > MOST_RUNS:
         raise UserError(f"{len(folders)} runs are too many for one figure; name at most {MOST_RUNS}")
     runs = read_runs(folders)
+    try_file(output)
+    if png_dir is not None:
+        try_folder(png_dir)
     plots = make_plots(runs)
     pictures = [] if png_dir is None else [png_dir / f"{plot.name}.png" for plot in plots]
     # A name of a file may be no text in any encoding; such characters become question marks.
     page = render(runs, plots).encode("utf-8", "replace").decode("utf-8")
-    try:
-        write_text(output, page)
-        for plot, picture in zip(plots, pictures):
-            write_png(plot, picture)
-    except OSError as error:
-        raise UserError(f"the report cannot be written: {error}. Name another --output or --png-dir") from error
+    write_text(output, page)
+    for plot, picture in zip(plots, pictures):
+        write_png(plot, picture)
     return [output, *pictures]
 
 
