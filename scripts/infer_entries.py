@@ -1,30 +1,29 @@
 """Index a tar: writes {name}_entries[_{suffix}].npy, {name}_file_indices.npy and, with --csv, class-ids.npy.
 
 Example: python scripts/infer_entries.py --tarball_path data/pretrain_dataset.tar --output_root data --name pretrain
+All tars of a folder: scripts/infer_entries_loop.py.
 Exit code: 0 done, 1 nothing selected, 2 refused (nothing written).
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dinov2.utils.cli import run_command
 
+if TYPE_CHECKING:
+    from dinov2.data.tar_index.infer import IndexRequest
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run with command-line arguments; returns the exit code."""
     args = parse(argv)
-    from dinov2.data.tar_index.infer import IndexRequest, infer_entries  # slow, so not before the flags are right
-    from dinov2.data.tar_index.labels import LabelColumns
+    from dinov2.data.tar_index.infer import infer_entries  # slow, so not before the flags are right
 
-    columns = LabelColumns(file=args.file_name, label=args.label_name, class_name=args.class_name)
-    report = infer_entries(
-        IndexRequest(
-            args.tarball_path, args.output_root, args.name, args.suffix, args.keep, args.remove, args.csv, columns
-        )
-    )
+    report = infer_entries(request(args, tarball=args.tarball_path, output_root=args.output_root, name=args.name))
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(report.line())
@@ -42,6 +41,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--name", "--prefix", dest="name", help="prefix of the index files: pretrain, query, test or a cohort"
     )
+    add_flags(parser)
+    return parser.parse_args(argv)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What says which tiles are indexed and with which labels, in one tar or in many."""
     parser.add_argument("--suffix", help="name of the subset, appended to the entries file")
     parser.add_argument(
         "--keep", type=Path, help="text file with the tiles to keep, one base name or member path a line"
@@ -52,7 +57,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--label_name", default="label", help="its column with labels: whole numbers or texts")
     parser.add_argument("--class_name", default="class", help="its column with class names, if there is one")
     parser.add_argument("--allow-empty", action="store_true", help="exit with 0 even if nothing was selected")
-    return parser.parse_args(argv)
+
+
+def request(args: argparse.Namespace, *, tarball: Path, output_root: Path, name: str | None) -> "IndexRequest":
+    """The flags of `add_flags`, for a tar."""
+    from dinov2.data.tar_index.infer import IndexRequest
+    from dinov2.data.tar_index.labels import LabelColumns
+
+    columns = LabelColumns(file=args.file_name, label=args.label_name, class_name=args.class_name)
+    return IndexRequest(tarball, output_root, name, args.suffix, args.keep, args.remove, args.csv, columns)
 
 
 if __name__ == "__main__":

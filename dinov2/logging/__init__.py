@@ -109,4 +109,5 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.levelletter = record.levelname[0]
-        return super().format(record)
+        # Names of files may be in no encoding that a log could have: their bytes are shown, as \xfc.
+        return super().format(record).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

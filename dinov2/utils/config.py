@@ -5,6 +5,7 @@ Nothing slow is imported before the configuration is checked.
 
 import argparse
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def get_cfg_from_args(args: argparse.Namespace) -> DictConfig:
     Raises:
         UserError: for anything in them that is not right.
     """
+    for given in (*args.opts, args.output_dir, *(getattr(args, "input_dir", None) or ())):
+        _refuse_bytes(given)
     layers = []
     if args.config_file:
         layers.append((args.config_file, load_config_file(args.config_file)))
@@ -44,6 +47,15 @@ def get_cfg_from_args(args: argparse.Namespace) -> DictConfig:
     for key, value in absolute_paths({key: OmegaConf.select(cfg, key) for key in leaf_keys(cfg)}).items():
         OmegaConf.update(cfg, key, value)
     return cfg
+
+
+def _refuse_bytes(given: str) -> None:
+    if any("\udc80" <= letter <= "\udcff" for letter in given):
+        shown = os.fsencode(given).decode("utf-8", "backslashreplace")
+        raise UserError(
+            f"{shown} has bytes that are not UTF-8, as names from older systems have, and no configuration file can "
+            "hold them. Rename it; convmv -f latin1 -t utf-8 -r does so for a whole tree"
+        )
 
 
 def absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:

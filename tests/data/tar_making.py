@@ -205,7 +205,7 @@ class SlowWalk:
             key, equals, value = line[len(digits) + 1 : -1].partition(b"=")
             if line[-1:] != b"\n" or not equals or not key:
                 raise DamagedError("pax record")
-            if key.startswith(b"GNU.") or key == b"SCHILY.realsize":
+            if key.startswith((b"GNU.sparse.", b"GNU.volume.size")) or key == b"SCHILY.realsize":
                 raise DamagedError("sparse")
             records[key.decode("latin-1")] = value
         return records

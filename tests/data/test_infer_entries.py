@@ -281,7 +281,8 @@ def test_large_tables_are_joined_in_any_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["infer_entries", "concat_entries", "group_entries", "verify_dataset", "prepare_dataset"]
+    "script",
+    ["infer_entries", "infer_entries_loop", "concat_entries", "group_entries", "verify_dataset", "prepare_dataset"],
 )
 def test_a_misspelt_flag_is_told_before_anything_slow_is_imported(script: str) -> None:
     code = (
@@ -302,3 +303,28 @@ def test_indexing_imports_no_more_than_it_needs(tar: Path) -> None:
         "assert not {'torch', 'PIL', 'tqdm', 'multiprocessing', 'tarfile', 'numpy.ma'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, tar], check=True)
+
+
+def test_all_tars_of_a_folder(tmp_path: Path) -> None:
+    source, output = tmp_path / "tars", tmp_path / "new" / "index"
+    source.mkdir()
+    for name in ("c10", "c2", "c1"):
+        (source / f"{name}.tar").write_bytes(member(f"{name}/a.jpg".encode()) + member(b"b.jpg") + END)
+    (source / "c3.tar").write_bytes(member(b"a.jpg"))
+    (source / "c4.tar").write_bytes(member(b"notes.txt") + END)
+    (source / "._c1.tar").write_bytes(b"AppleDouble")
+    (source / "notes.txt").write_bytes(b"")
+    done = run("infer_entries_loop.py", "--source", source, "--output", output)
+    assert done.returncode == 2 and "c3.tar" in done.stderr and "truncated" in done.stderr
+    *lines, summary = done.stdout.splitlines()
+    assert [Path(line.split(":")[0]).name.split("_")[0] for line in lines] == ["c1", "c2", "c4", "c10"]
+    assert summary == '5 tars: 4 indexed, 6 tiles; 1 without any: "c4.tar"; 1 refused: "c3.tar"'
+    assert load_entries(output / "c10_entries.npy").shape == (2, 4)
+    (source / "c3.tar").unlink()
+    assert run("infer_entries_loop.py", "--source", source, "--output", output).returncode == 1
+    keep = write_list(tmp_path, "b.jpg")
+    flags = ("--source", source, "--output", output, "--keep", keep, "--suffix", "b", "--allow-empty")
+    assert run("infer_entries_loop.py", *flags).returncode == 0
+    assert load_entries(output / "c2_entries_b.npy").shape == (1, 4)
+    done = run("infer_entries_loop.py", "--source", output, "--output", output)
+    assert done.returncode == 2 and "has no .tar files" in done.stderr

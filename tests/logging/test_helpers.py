@@ -97,3 +97,11 @@ def test_log_file_format(tmp_path, capsys):
     assert line.endswith("] hello")
     assert "dinov2 test_helpers.py:" in line
     assert capsys.readouterr().out.strip() == line
+
+
+def test_bytes_of_names_that_are_not_utf_8_are_shown(tmp_path, capsys):
+    setup_logging(tmp_path)
+    logging.getLogger("dinov2").info("M\udcfcller_1.png of Pr\u00e4parate")
+    assert "M\\xfcller_1.png of Pr\u00e4parate" in (tmp_path / "logs" / "log.txt").read_text(encoding="utf-8")
+    printed = capsys.readouterr()
+    assert "M\\xfcller_1.png" in printed.out and not printed.err

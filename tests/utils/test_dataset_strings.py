@@ -1,5 +1,7 @@
 """Data set strings are split into what they were joined from, and --input-dir becomes one."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,3 +82,10 @@ def test_inputs_on_the_command_line(tmp_path):
 def test_values_that_are_no_data_set_strings(value, tmp_path):
     with pytest.raises(UserError, match=r"train\.dataset_path=.*expected a data set string, or a list of them"):
         configured(tmp_path, f"train.dataset_path={value}")
+
+
+@pytest.mark.parametrize("setting", ["train.dataset_path=ImageFolder:root={}", "MODEL.WEIGHTS={}", "--input-dir={}"])
+def test_a_path_that_is_not_utf_8_is_refused_by_name(tmp_path, setting):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/Pr\xe4parate")
+    with pytest.raises(UserError, match=r"Pr\\xe4parate.* not UTF-8"):
+        configured(tmp_path, setting.format(folder))

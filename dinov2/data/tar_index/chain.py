@@ -25,6 +25,11 @@ FAR_STRIDE = 8 << 10  # bytes from header to header; above, reading headers one 
 LARGEST_EXTENSION = 1 << 20
 BATCH_EXTENSIONS = 8 << 20  # bytes of extended headers that close a batch, however few members it has
 KNOWN_SIZES = 1 << 16
+MAKE_AGAIN = "Make the archive again (tar -chf), or copy it again"
+COPY_AGAIN = (
+    "Copy or download it again, and compare the sizes; a tar that was being made when the disk was full, or a job "
+    "ended, has to be made again; volumes of a tar -M have to be unpacked together"
+)
 BAD_CHECKSUM = "its checksum is wrong, so it is damaged or is not a header"
 SIZE_START, SIZE_STOP = headers.SIZE_FIELD.start, headers.SIZE_FIELD.stop
 
@@ -179,7 +184,7 @@ class HeaderChain:
             return self._size_of(block, position, batch)
         except ValueError as reason:
             damaged = not headers.checksums_match(np.frombuffer(block, np.uint8)[None])[0]
-            batch.fault = self.error(position, BAD_CHECKSUM if damaged else str(reason))
+            batch.fault = self.error(position, *((BAD_CHECKSUM,) if damaged else reason.args))
             return None
 
     def _size_of(self, block: bytes, position: int, batch: Batch) -> int:
@@ -203,7 +208,7 @@ class HeaderChain:
                 f"it is a link, folder or device that claims {size:,} bytes of data, which tools read in different ways"
             )
         if kind not in headers.REGULAR_KINDS and kind != headers.HARD_LINK and kind not in headers.SKIPPED_KINDS:
-            raise ValueError(unknown_kind(kind))
+            raise ValueError(*unknown_kind(kind))
         return size
 
     def _remember(self, number: bytes, size: int) -> int:
@@ -251,10 +256,9 @@ class HeaderChain:
         if self.position > self.size and batch.sizes:
             positions, sizes = batch.places()
             reason = f"its {int(sizes[-1]):,} bytes of data reach past the end of the file at byte {self.size:,}"
-            return self.error(int(positions[-1]), f"{reason}: the archive is truncated")
-        return self.error(
-            self.position, "the file ends without the two zero blocks that close a tar: the archive is truncated"
-        )
+            return self.error(int(positions[-1]), f"{reason}: the archive is truncated", COPY_AGAIN)
+        reason = "the file ends without the two zero blocks that close a tar: the archive is truncated"
+        return self.error(self.position, reason, COPY_AGAIN)
 
     def _check_end(self, position: int) -> ArchiveError | None:
         """What is wrong from the first zero block on: nothing, a lone zero block or data after the end."""
@@ -271,7 +275,8 @@ class HeaderChain:
                 return self._data_after_zeros(position, zeros)
             at += len(data)
         if zeros < 2 * BLOCK:
-            return self.error(position, "only one zero block closes the tar, two are needed: the archive is truncated")
+            reason = "only one zero block closes the tar, two are needed: the archive is truncated"
+            return self.error(position, reason, COPY_AGAIN)
         return None
 
     def _data_after_zeros(self, position: int, zeros: int) -> ArchiveError:
@@ -286,10 +291,9 @@ class HeaderChain:
             position, f"{reason} Its members would be lost; use tar --concatenate, or ignore-zeros to unpack it"
         )
 
-    def error(self, position: int, reason: str) -> ArchiveError:
+    def error(self, position: int, reason: str, remedy: str = MAKE_AGAIN) -> ArchiveError:
         """An `ArchiveError` that names the archive and the header's place in it."""
         return ArchiveError(
             f"{show_name(self.path)} cannot be indexed: header at byte {position:,} (block {position // BLOCK:,}): "
-            f"{reason}. Nothing was indexed, since every tile after it could be wrong. "
-            "Make the archive again (tar -chf), or copy it again."
+            f"{reason}. Nothing was indexed, since every tile after it could be wrong. {remedy}."
         )

@@ -11,6 +11,19 @@ from dinov2.data.tar_index.errors import show_name
 from dinov2.data.tar_index.headers import LARGEST_SIZE, parse_pax
 
 TIMES = frozenset({b"mtime", b"atime", b"ctime"})
+VOLUME = {b"GNU.volume.filename", b"GNU.volume.size", b"GNU.volume.offset"}
+
+# Reasons and remedies.
+SPARSE = (
+    "it is a sparse file, whose bytes are not stored in one piece, since its holes are left out",
+    "bsdtar, the tar of macOS, makes such members by itself, GNU tar with --sparse (-S). Pack the files again with "
+    "bsdtar --no-read-sparse -chf, with GNU tar without -S, or with scripts/prepare_dataset.py",
+)
+OTHER_VOLUME = (
+    "it continues a member of another volume",
+    "This is one of several volumes (tar -M). Unpack them together (tar -xMf FIRST -f SECOND ...) and pack all files "
+    "into one tar",
+)
 
 
 @dataclass(slots=True)
@@ -43,7 +56,7 @@ class Extension:
         records = parse_pax(payload)
         if records.keys() <= TIMES:
             return
-        _refuse_foreign(records)
+        _refuse_pieces(records)
         self.path, self.target = records.get(b"path") or None, records.get(b"linkpath") or None
         if records.get(b"size"):
             self.size = _pax_size(records[b"size"])
@@ -58,17 +71,18 @@ def _pax_size(digits: bytes) -> int:
     return int(digits)
 
 
-def _refuse_foreign(records: dict[bytes, bytes]) -> None:
-    """Refuse members that are not stored in one piece."""
-    for keyword in records:
-        if keyword[:4] == b"GNU." or keyword == b"SCHILY.realsize":
-            raise ValueError(unknown_kind(ord("M" if keyword.startswith(b"GNU.volume.") else "S")))
+def _refuse_pieces(records: dict[bytes, bytes]) -> None:
+    """Refuse members that are not stored in one piece; what else a tool says, such as tarlz a CRC, does not matter."""
+    if any(keyword.startswith(b"GNU.sparse.") or keyword == b"SCHILY.realsize" for keyword in records):
+        raise ValueError(*SPARSE)
+    if records.keys() & VOLUME:
+        raise ValueError(*OTHER_VOLUME)
 
 
 def refuse_global(payload: bytes) -> None:
     """A global header may carry comments and times, not a name or a size for every member after it."""
     records = parse_pax(payload)
-    _refuse_foreign(records)
+    _refuse_pieces(records)
     for keyword in (b"path", b"linkpath", b"size"):
         if keyword in records:
             raise ValueError(
@@ -76,10 +90,7 @@ def refuse_global(payload: bytes) -> None:
             )
 
 
-def unknown_kind(kind: int) -> str:
-    """Why a member of this type byte is refused."""
-    if kind == ord("S"):
-        return "it is a sparse file, whose bytes are not stored in one piece: make the archive without --sparse (-S)"
-    if kind == ord("M"):
-        return "it continues a member of another volume: join the volumes of a multi-volume archive first"
-    return f"its member type {show_name(bytes([kind]))} is unknown"
+def unknown_kind(kind: int) -> tuple[str, ...]:
+    """Why a member of this type byte is refused, and what to do if that is known."""
+    known = {ord("S"): SPARSE, ord("M"): OTHER_VOLUME}
+    return known.get(kind, (f"its member type {show_name(bytes([kind]))} is unknown",))

@@ -35,11 +35,31 @@ WITHOUT_DATA = frozenset({HARD_LINK, *SKIPPED_KINDS} - {ord("D")})
 
 COMPRESSIONS = {
     b"\x1f\x8b": ("gzip", "gunzip"),
+    b"\x1f\x9d": ("compress (.Z)", "uncompress"),
     b"BZh": ("bzip2", "bunzip2"),
     b"\xfd7zXZ\x00": ("xz", "unxz"),
+    b"\x5d\x00\x00": ("lzma", "unlzma"),
+    b"LZIP": ("lzip", "lzip -d"),
+    b"\x89LZO": ("lzop", "lzop -d"),
     b"\x28\xb5\x2f\xfd": ("zstandard", "zstd -d"),
     b"\x04\x22\x4d\x18": ("lz4", "lz4 -d"),
-    b"PK\x03\x04": ("zip", "unzip, then tar"),
+}
+PACK_AGAIN = "unpack it into a folder ({}) and pack that: scripts/prepare_dataset.py --images FOLDER"
+OTHER_FILES = {  # how they begin, what they are and what to do
+    b"PK\x03\x04": ("a zip archive", PACK_AGAIN.format("unzip")),
+    b"PK\x05\x06": ("an empty zip archive", "find the right file"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", PACK_AGAIN.format("7z x")),
+    b"Rar!\x1a\x07": ("a RAR archive", PACK_AGAIN.format("unrar x")),
+    b"07070": ("a cpio archive", PACK_AGAIN.format("cpio -idm")),
+    b"!<arch>\n": ("an ar archive", PACK_AGAIN.format("ar x")),
+    b"\x89HDF": ("an HDF5 file", "name it as a data set, HDF5:file=..., if it has tiles"),
+    b"PAR1": ("a Parquet file", "write its images into a folder and pack that"),
+    b"II*\0": ("a TIFF file or slide", "cut slides into tiles first"),
+    b"MM\0*": ("a TIFF file or slide", "cut slides into tiles first"),
+    b"II+\0": ("a TIFF file or slide", "cut slides into tiles first"),
+    b"version https://git-lfs": ("what Git LFS leaves in place of a file", "fetch the file with git lfs pull"),
+    b"<!DOCTYPE": ("a web page", "the download went wrong: get it again, with a login if it needs one"),
+    b"<html": ("a web page", "the download went wrong: get it again, with a login if it needs one"),
 }
 
 

@@ -130,19 +130,33 @@ def _checked_size(path: str) -> int:
         status = Path(path).stat()
     except OSError as error:
         raise ArchiveError(f"{show_name(path)} cannot be opened: {error.strerror}. Check --tarball_path.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ArchiveError(
+            f"{show_name(path)} is a folder, not a tar. All tars in it are indexed by scripts/infer_entries_loop.py "
+            "--source; a folder of images is packed by scripts/prepare_dataset.py --images."
+        )
     if not stat.S_ISREG(status.st_mode):
         raise ArchiveError(
             f"{show_name(path)} is not an ordinary file: expected a .tar on disk, where tiles have offsets."
         )
     with open(path, "rb") as file:
-        head = file.read(8)
+        _refuse_other_files(path, file.read(BLOCK))
+    return status.st_size
+
+
+def _refuse_other_files(path: str, head: bytes) -> None:
+    """Tell by the first block what a file is that is not a tar."""
+    if len(head) == BLOCK and headers.checksums_match(np.frombuffer(head, np.uint8)[None])[0]:
+        return
+    for magic, (kind, remedy) in headers.OTHER_FILES.items():
+        if head.startswith(magic):
+            raise ArchiveError(f"{show_name(path)} is {kind}, not a tar: {remedy}.")
     for magic, (name, tool) in headers.COMPRESSIONS.items():
         if head.startswith(magic):
             raise ArchiveError(
                 f"{show_name(path)} is compressed with {name} (at byte 0, block 0): "
                 f"tiles cannot be read at offsets inside it. Unpack it once ({tool}) and index the plain .tar."
             )
-    return status.st_size
 
 
 def _is_kind(kinds: NDArray[np.uint8], wanted: Set[int]) -> NDArray[np.bool_]:
