@@ -56,6 +56,7 @@ def main(args: argparse.Namespace) -> int:
                 num_classes=len(sets[0].classes),
                 device=job.device,
                 external=external,
+                title=f"{CROSS_VALIDATION} of {name}",
             )
             rows += _rows(name, results, samples, classes=sets[0].classes, resamples=args.resamples)
         job.finish(

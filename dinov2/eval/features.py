@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from dinov2.data.worker_setup import WorkerSetup, start_workers
 from dinov2.distributed import get_global_rank, get_global_size
 from dinov2.errors import UserError
+from dinov2.utils.progress import Progress
 
 from .feature_rows import FileRows, MemoryRows
 
@@ -74,6 +75,7 @@ class Extraction:
         on_cpu: keep them in main memory instead of on the device.
         folder: keep them in files there, mapped into memory; all ranks must see it. None: keep them in memory.
         rounds: gives out the batches; it may leave by an exception, on all ranks at once.
+        title: what progress is reported as; empty: only where it takes long.
     """
 
     batch_size: int = 128
@@ -81,6 +83,7 @@ class Extraction:
     on_cpu: bool = False
     folder: Path | None = None
     rounds: Rounds = plain_rounds
+    title: str = ""
 
 
 @torch.no_grad()
@@ -99,10 +102,12 @@ def extract_features(
         raise UserError("a data set without samples has no features")
     labels = MemoryRows(samples, device=torch.device("cpu"))
     rows = {name: _rows(name, samples, device, how) for name in networks}
-    for first, count, images, batch_labels in _batches(dataset, device, how):
-        labels.add(first, batch_labels[:count].to(device))
-        for name, network in networks.items():
-            rows[name].add(first, network(images)[:count].float())
+    with Progress(how.title or "features", samples, quiet=not how.title) as progress:
+        for first, count, images, batch_labels in _batches(dataset, device, how):
+            labels.add(first, batch_labels[:count].to(device))
+            for name, network in networks.items():
+                rows[name].add(first, network(images)[:count].float())
+            progress.add(how.batch_size * get_global_size())
     found = {name: Features(kept.finish(), labels.finish()) for name, kept in rows.items()}
     for name, features in found.items():
         _check_finite(name, features.values)

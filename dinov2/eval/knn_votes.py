@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dinov2.distributed import get_device
+from dinov2.utils.progress import Progress
 
 from .features import Features
 from .neighbours import nearest_neighbours
@@ -84,12 +85,13 @@ def knn_vote(
         logger.warning(f"k = {too_large} is more than the {largest} query samples, which all vote instead")
     labels = query.labels.cpu()
     votes: dict[int, list[Tensor]] = {k: [] for k in nb_knn}
-    for found in nearest_neighbours(query.values, test, largest, device=device or get_device()):
-        # On a GPU the order of additions, and with it the last bits, would change from run to run.
-        closeness, classes = found.closeness.cpu(), labels[found.row.cpu()]  # (t, K) each
-        weights = vote_weights(closeness, temperature=temperature, vote=vote)
-        for k in nb_knn:
-            votes[k].append(count_votes(classes[:, :k], weights[:, :k], num_classes=num_classes))
+    with Progress("k-NN", len(test), quiet=True) as progress:
+        for found in nearest_neighbours(query.values, test, largest, device=device or get_device(), progress=progress):
+            # On a GPU the order of additions, and with it the last bits, would change from run to run.
+            closeness, classes = found.closeness.cpu(), labels[found.row.cpu()]  # (t, K) each
+            weights = vote_weights(closeness, temperature=temperature, vote=vote)
+            for k in nb_knn:
+                votes[k].append(count_votes(classes[:, :k], weights[:, :k], num_classes=num_classes))
     return {k: torch.cat(parts) for k, parts in votes.items()}
 
 

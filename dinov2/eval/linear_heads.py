@@ -8,7 +8,7 @@ learning rate as tell the heads apart, five at least.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -168,12 +168,17 @@ class LinearTraining:
     def __init__(self, heads: LinearHeads, settings: LinearSettings) -> None:
         """Prepare to train heads, which are where they are to be trained."""
         self.heads, self.total, self.iteration = heads, settings.iterations, 0  # steps in all, and done
+        self.batch_size = settings.batch_size
         device = next(heads.parameters()).device
         self._rates = torch.tensor(settings.scaled_rates, device=device)  # (L,)
         self._optimizer = torch.optim.SGD(heads.parameters(), lr=1.0, momentum=settings.momentum)
 
-    def run(self, batches: Iterable[Features]) -> None:
-        """A step for each batch of B samples on the device of the heads; equal batches on all ranks."""
+    def run(self, batches: Iterable[Features], *, after: Callable[[], None] = lambda: None) -> None:
+        """A step for each batch of B samples on the device of the heads; equal batches on all ranks.
+
+        Args:
+            after: called after every step.
+        """
         for batch in batches:
             loss = torch.zeros((), device=self._rates.device)
             for logits in self.heads(batch.values).values():  # (B, L, C)
@@ -184,6 +189,7 @@ class LinearTraining:
             self._optimizer.param_groups[0]["lr"] = (1 + math.cos(math.pi * self.iteration / self.total)) / 2
             self._optimizer.step()
             self.iteration += 1
+            after()
 
     def state_dict(self) -> dict[str, Any]:
         """Heads, optimiser, and the number of the last step, counted from 0 as in DINOv2."""

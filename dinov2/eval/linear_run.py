@@ -12,6 +12,7 @@ import torch
 from dinov2.distributed.outcomes import on_main
 from dinov2.errors import UserError
 from dinov2.utils.atomic import atomic_path
+from dinov2.utils.progress import Progress
 
 from .choices import LINEAR_RESULTS
 from .features import Features
@@ -67,13 +68,16 @@ def train_and_score(
     Returns:
         The score of every head.
     """
-    while training.iteration < plan.total:
-        training.run(batches(range(training.iteration, plan.next_stop(training.iteration))))
-        step = training.iteration
-        if plan.is_due(plan.save_every, step):
-            save_heads(training, folder / (FINAL if step == plan.total else RUNNING))
-        if plan.is_due(plan.score_every, step) and step < plan.total:
-            _write_line(folder, step, training.heads.scores(val, average=plan.average))
+    size = training.batch_size
+    with Progress("training of linear heads", (plan.total - training.iteration) * size) as progress:
+        while training.iteration < plan.total:
+            steps = range(training.iteration, plan.next_stop(training.iteration))
+            training.run(batches(steps), after=lambda: progress.add(size))
+            step = training.iteration
+            if plan.is_due(plan.save_every, step):
+                save_heads(training, folder / (FINAL if step == plan.total else RUNNING))
+            if plan.is_due(plan.score_every, step) and step < plan.total:
+                _write_line(folder, step, training.heads.scores(val, average=plan.average))
     scores = training.heads.scores(val, average=plan.average)
     _write_line(folder, plan.total, scores)
     return scores

@@ -11,6 +11,7 @@ if __name__ == "__main__":
     start("log_regression", __doc__)
 
 import argparse
+import logging
 from dataclasses import asdict, replace
 
 from dinov2.errors import UserError
@@ -22,6 +23,8 @@ from .logistic import C_VALUES, LogisticSettings, fit_logistic
 from .results import scored_row
 from .setup import evaluation, named_tests
 from .tokens import FeatureKind
+
+logger = logging.getLogger("dinov2")
 
 
 def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
@@ -56,6 +59,12 @@ def main(args: argparse.Namespace) -> int:
             held_out=by_name["val"] if args.finetune_on_val else by_name.get("finetune"),
             refit_on_both=not args.finetune_on_val,
         )
+        if fit.end_of_grid:
+            step = 10.0 if fit.end_of_grid == "largest" else 0.1
+            logger.warning(
+                f"C = {fit.best_c:g} scores best and is the {fit.end_of_grid} one tried: others may be better. "
+                f"To try them: --c-values {' '.join(f'{fit.best_c * step**power:g}' for power in range(4))}"
+            )
         rows = [
             scored_row(
                 one.name,
@@ -73,6 +82,7 @@ def main(args: argparse.Namespace) -> int:
             sets,
             rows,
             tokens=str(kind),
+            end_of_grid=fit.end_of_grid or None,
             scores_of_C={f"{c:g}": score.value for c, score in fit.scores.items()},
             **asdict(settings),
         )

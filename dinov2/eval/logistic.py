@@ -17,6 +17,7 @@ import torch
 
 from dinov2.distributed import all_gather_object, get_global_rank, get_global_size
 from dinov2.errors import UserError
+from dinov2.utils.progress import Progress
 
 from .features import Features
 from .folds import hold_out
@@ -60,6 +61,12 @@ class LogisticFit(NamedTuple):
     best_c: float
     scores: dict[float, HeldOutScore]
 
+    @property
+    def end_of_grid(self) -> str:
+        """ "largest" or "smallest" where no larger or smaller C was tried than the best; else empty."""
+        ends = {max(self.scores): "largest", min(self.scores): "smallest"}
+        return ends.get(self.best_c, "") if len(self.scores) > 1 else ""
+
 
 def fit_logistic(
     train: Features,
@@ -94,10 +101,13 @@ def sweep(
     cs = sorted(settings.cs)
     runs = [cs[first : first + RUN] for first in range(0, len(cs), RUN)]
     mine: dict[float, HeldOutScore] = {}
-    for run in runs[get_global_rank() :: get_global_size()]:
-        models = fit_path(train, run, num_classes=num_classes, device=device, settings=settings)
-        for c, model in zip(run, models):
-            mine[c] = _score(model, held_out, settings.metric)
+    own = runs[get_global_rank() :: get_global_size()]
+    with Progress("logistic regression", sum(map(len, own)), "values of C", quiet=True) as progress:
+        for run in own:
+            models = fit_path(train, run, num_classes=num_classes, device=device, settings=settings)
+            for c, model in zip(run, models):
+                mine[c] = _score(model, held_out, settings.metric)
+                progress.add(1)
     scores = {c: score for part in all_gather_object(mine) for c, score in part.items()}
     return dict(sorted(scores.items()))
 

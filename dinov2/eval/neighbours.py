@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dinov2.distributed import all_gather_rows, get_global_rank, get_global_size
 from dinov2.utils.dtype import full_float32
+from dinov2.utils.progress import Progress
 
 QUERY_PIECE = 16384  # query rows on the device at a time
 TEST_PIECE = 1024  # test rows compared with them at a time: 64 MiB of figures
@@ -53,7 +54,13 @@ class Apart(NamedTuple):
 
 
 def nearest_neighbours(
-    query: Tensor, test: Tensor, k: int, *, device: torch.device, apart: Apart | None = None
+    query: Tensor,
+    test: Tensor,
+    k: int,
+    *,
+    device: torch.device,
+    apart: Apart | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Neighbours]:
     """Find the k nearest query rows of test rows; all ranks take part.
 
@@ -61,6 +68,7 @@ def nearest_neighbours(
         query, test: (n, D), (m, D) of any length, in main memory, mapped from a file or on the device.
         k: 1 .. n.
         apart: query rows of a test row's own group are no neighbours; None: all are.
+        progress: counts test rows.
     Yields:
         The neighbours of the next TEST_BLOCK test rows, on the device, the same on every rank.
     """
@@ -77,6 +85,8 @@ def nearest_neighbours(
                 if apart is not None:
                     _hide(closeness, apart, first_test=begin + number * TEST_PIECE, first_query=first)
                 best[number] = _best(torch.cat((best[number], _nearest(closeness, k, first)), dim=1), k)
+            if progress is not None:
+                progress.add(len(block) * len(offsets) * get_global_size() / len(query))
         yield _decode(_over_ranks(torch.cat(best), k))
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -193,5 +193,6 @@ class Subject:
 
 def _values(network: Network, labelled: LabelledSet, how: Extraction) -> Tensor:
     """Features (n, D) of a set."""
+    how = replace(how, title=f"features of {labelled.name}")
     found = extract_features({labelled.name: network}, labelled.dataset, device=get_device(), how=how)
     return found[labelled.name].values

@@ -76,7 +76,7 @@ class SmoothedValue:
         self.total, self.count = state["total"], state["count"]
 
     def __str__(self) -> str:
-        return f"{self.median:.4f} ({self.global_avg:.4f})"
+        return f"{self.median:.4g} ({self.global_avg:.4g})"
 
 
 class MetricLogger:
@@ -88,6 +88,7 @@ class MetricLogger:
         output_file: str | Path | None = None,
         *,
         derive: Callable[[float, float], Mapping[str, float]] | None = None,
+        describe: Callable[[Mapping[str, float]], str] | None = None,
         on_report: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Collect metrics.
@@ -95,6 +96,7 @@ class MetricLogger:
         Args:
             output_file: gets a line at every report; give it to the main process only.
             derive: further figures of a report from the mean seconds of an iteration and of its wait for data.
+            describe: a report in the words of the log; all metrics without it.
             on_report: also gets every report.
         """
         self.meters: dict[str, SmoothedValue] = {}
@@ -102,6 +104,7 @@ class MetricLogger:
         self.delimiter = delimiter
         self.output_file = Path(output_file) if output_file else None
         self.derive = derive
+        self.describe = describe
         self.on_report = on_report
         self._stop = False
         self._current: _Iteration | None = None
@@ -222,14 +225,14 @@ class MetricLogger:
 
     def _text(self, line: Mapping[str, float], iteration: int, total: int, header: str) -> str:
         """A report as one line of the log."""
-        remaining = timedelta(seconds=int(self.timers["iter_time"].global_avg * (total - 1 - iteration)))
-        parts = [f"{header}  [{iteration:{len(str(total))}d}/{total}]", f"eta: {remaining}", str(self)]
-        parts += [f"time: {line['iter_time']:.4f}", f"data: {line['data_time']:.4f}"]
+        minutes, seconds = divmod(int(self.timers["iter_time"].global_avg * (total - 1 - iteration)), 60)
+        remaining = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+        parts = [f"{header}  [{iteration:{len(str(total))}d}/{total}]", f"eta: {remaining}"]
+        if self.describe is not None:
+            return self.delimiter.join([*parts, self.describe(line)])
+        parts += [str(self), f"time: {line['iter_time']:.4g}", f"data: {line['data_time']:.4g}"]
         derived = self.derive(line["iter_time"], line["data_time"]) if self.derive else {}
-        parts += [f"{name}: {value:.4g}" for name, value in derived.items()]
-        if torch.cuda.is_available():
-            parts.append(f"max mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}")
-        return self.delimiter.join(parts)
+        return self.delimiter.join([*parts, *(f"{name}: {value:.4g}" for name, value in derived.items())])
 
 
 def _progress_bar(total: int, start: int, header: str) -> Any:

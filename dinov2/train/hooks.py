@@ -156,7 +156,7 @@ def tuning_hook(
             with errors.around(state), supervisor.phase(Phase.SAVE):
                 export_best(state.model, tracked, output_dir / "eval" / "best")
         if tracked.stopped:
-            logger.info(f"stopping: {tracked.tracking} has not improved since iteration {tracked.best_iteration}")
+            logger.info(f"stopping: {tracked.score_name} has not improved since iteration {tracked.best_iteration}")
             state.metrics.stop()
         return tracked.stopped
 

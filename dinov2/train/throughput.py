@@ -1,6 +1,7 @@
 """How fast a run is: tiles per second, share of waiting for data, and share of the GPU's peak."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -56,6 +57,18 @@ def forward_flops(backbone: Any, size: int) -> float:
     matrices = sum(p.numel() for p in backbone.blocks.parameters() if p.ndim == 2)
     attention = 2 * tokens * backbone.embed_dim * backbone.n_blocks
     return 2.0 * (patches * backbone.patch_embed.proj.weight.numel() + tokens * (matrices + attention))
+
+
+def describe_step(line: Mapping[str, float]) -> str:
+    """What the log says of a step, short enough for two lines of a terminal; `training_metrics.json` has the rest."""
+    shown = {
+        "total_loss": lambda value: f"loss: {value:.4g}",
+        "lr": lambda value: f"lr: {value:.2e}",
+        "tiles_per_second": lambda value: f"{value:.3g} tiles/s" if value < 1000 else f"{value:.0f} tiles/s",
+        "data_wait_share": lambda value: f"wait: {value:.0%}",
+        "max_mem_mb": lambda value: f"{value / 1024:.1f} GiB",
+    }
+    return "  ".join(text(line[name]) for name, text in shown.items() if name in line)
 
 
 class ThroughputMeter:

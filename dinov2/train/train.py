@@ -45,6 +45,7 @@ from dinov2.train.hooks import (
 )
 from dinov2.train.loop import is_finished, save_interrupted, take_steps
 from dinov2.train.optimization import build_grad_scaler, build_optimizer
+from dinov2.train.outcome import describe_outcome
 from dinov2.train.plan import TrainingPlan, build_quarantine, plan_training
 from dinov2.train.preemption import Interrupted
 from dinov2.train.resume import attach_metrics_file, build_checkpointer, restore
@@ -54,7 +55,7 @@ from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.train.starting_point import StartingPoint
 from dinov2.train.state import TrainState
 from dinov2.train.supervision import Supervisor, supervision
-from dinov2.train.throughput import ThroughputMeter
+from dinov2.train.throughput import ThroughputMeter, describe_step
 from dinov2.train.tuning import write_scores
 from dinov2.train.watchdog import Phase, TimeLimits
 from dinov2.utils.config import setup, write_config
@@ -134,6 +135,7 @@ def do_train(
     write_config(cfg)
     if is_finished(state, total):
         logger.info(f"the run in {output_dir} is finished ({state.iteration} of {total} iterations); nothing to do")
+        tell_outcome(state, total, output_dir)
         return global_averages(state.metrics)
     sinks = make_sinks(cfg, output_dir, start=state.iteration)
     attach_metrics_file(state, output_dir, sinks)
@@ -150,7 +152,15 @@ def do_train(
             checkpointer.finish()
     for sink in sinks:
         sink.close()
+    tell_outcome(state, total, output_dir)
     return global_averages(state.metrics)
+
+
+def tell_outcome(state: TrainState, total: int, output_dir: Path) -> None:
+    """Log how a finished training went and what to do next."""
+    if distributed.is_main_process():
+        outcome = describe_outcome(state.early_stopping, iteration=state.iteration, total=total, output_dir=output_dir)
+        logger.info(outcome)
 
 
 def do_test(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> None:
@@ -178,7 +188,7 @@ def build_state(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> TrainState:
     return TrainState(
         model=model,
         optimizer=build_optimizer(cfg, model.get_params_groups()),
-        metrics=MetricLogger(derive=meter),
+        metrics=MetricLogger(derive=meter, describe=describe_step),
         early_stopping=EarlyStopping.from_config(cfg, plan.timeline),
         guard=NonFiniteGuard.from_config(cfg, name_tile=lambda tile: str(plan.dataset.locate(tile))),
         settings=settings_of(cfg, global_batch_size=plan.global_batch_size, data=plan.data),

@@ -335,3 +335,15 @@ def test_kept_features_of_other_tiles_are_refused(place, tmp_path):
     picture.write_bytes(other.read_bytes())
     with pytest.raises(UserError, match=r"has the features of another val set \(other tiles\)"):
         run(knn, given)
+
+
+def test_evaluations_say_how_fast_they_are_and_where_a_grid_ends(place, tmp_path, capsys):
+    run(log_regression, arguments(place, tmp_path, "--c-values", "1e-6", "1e-5", "--resamples", "0"))
+    said = capsys.readouterr().out
+    assert re.search(r"features of train: 36 tiles in 0:00:\d\d, [\d.,e+]+ tiles/s", said)
+    assert re.search(r"C = 1e-0\d scores best and is the (largest|smallest) one tried.*--c-values 1e-0\d ", said)
+    run(cross_validate, arguments(place, tmp_path, "--probes", "1-NN", "--n-folds", "3", "--resamples", "0"))
+    assert "cross-validation of 1-NN: 3 folds in" in capsys.readouterr().out
+    short = ("--epochs", "1", "--epoch-length", "3", "--batch-size", "4", "--n-last-blocks", "1", "--resamples", "0")
+    run(linear, arguments(place, tmp_path, "--cached-features", *short))
+    assert "training of linear heads: 12 tiles in" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from dinov2.errors import UserError
 from dinov2.eval.features import Features
-from dinov2.eval.logistic import C_VALUES, LogisticSettings, fit_logistic, fit_path, sweep
+from dinov2.eval.logistic import C_VALUES, LogisticFit, LogisticSettings, fit_logistic, fit_path, sweep
 
 CPU = torch.device("cpu")
 BACKENDS = ("sklearn", "torch")
@@ -106,3 +106,16 @@ def test_more_features_than_are_read():
     fit = fit_logistic(train.columns(slice(2, 5)), num_classes=3, device=CPU)
     assert fit.model.weight.shape == (3, 3)
     assert isinstance(train, Features)
+
+
+@pytest.mark.parametrize(
+    ("tried", "best", "end"),
+    [
+        ((0.1, 1.0, 10.0), 10.0, "largest"),
+        ((0.1, 1.0, 10.0), 0.1, "smallest"),
+        ((0.1, 1.0, 10.0), 1.0, ""),
+        ((1.0,), 1.0, ""),  # nothing was chosen
+    ],
+)
+def test_a_best_c_at_the_end_of_the_grid(tried, best, end):
+    assert LogisticFit(None, best, dict.fromkeys(tried)).end_of_grid == end

@@ -1,13 +1,22 @@
 """Counted operations against a count by hand."""
 
+import logging
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from dinov2.logging import MetricLogger
 from dinov2.models.vision_transformer import vit_tiny
 from dinov2.train.ssl_meta_arch import SSLMetaArch
-from dinov2.train.throughput import ThroughputMeter, forward_flops, peak_flops, training_flops_per_image
+from dinov2.train.throughput import (
+    ThroughputMeter,
+    describe_step,
+    forward_flops,
+    peak_flops,
+    training_flops_per_image,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +76,17 @@ def test_model_flop_utilisation_on_a_known_gpu(model, monkeypatch):
     monkeypatch.setattr("dinov2.train.throughput.peak_flops", lambda device: 1e12)
     figures = ThroughputMeter(model, global_batch_size=8, world_size=2)(2.0, 0.0)
     assert figures["mfu"] == pytest.approx(training_flops_per_image(model) * 8 / (2.0 * 2e12))
+
+
+def test_a_line_of_the_log_fits_two_lines_of_a_terminal(tmp_path, caplog):
+    """With the largest numbers that a run on a GPU has, and what stands before every line."""
+    figures = {"tiles_per_second": 12345.6, "data_wait_share": 1.0, "mfu": 0.55, "max_mem_mb": 141_000.0}
+    metrics = MetricLogger(derive=lambda iter_time, data_time: figures, describe=describe_step)
+    caplog.set_level(logging.INFO)
+    for _ in metrics.log_every(iter([0]), 10, "Training", 1_250_000, 1_249_990):
+        metrics.timers["iter_time"].update(5e4)
+        metrics.update(total_loss=-12.3456, lr=1.23456e-5, **{f"figure_{number}": 1.0 for number in range(20)})
+    (line, _) = caplog.messages
+    prefix = "I20260101 12:00:00 4194304 dinov2 helpers.py:222] "
+    assert len(prefix + line) <= 160
+    assert "loss: -12.35  lr: 1.23e-05  12346 tiles/s  wait: 100%  137.7 GiB" in line
