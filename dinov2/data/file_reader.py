@@ -15,6 +15,7 @@ import numpy as np
 
 from dinov2.data.tar_index.numpy_files import check_array
 from dinov2.errors import UserError
+from dinov2.utils.open_files import TOO_MANY, too_many_files
 
 from .reading_now import reading
 
@@ -40,6 +41,8 @@ def patiently(read: Callable[[], bytes], *, again: Callable[[], None] = lambda: 
         try:
             return read()
         except OSError as error:
+            if error.errno in TOO_MANY:  # of which no tile is to blame
+                raise too_many_files() from error
             if error.errno not in _PASSING:
                 raise
         again()

@@ -11,9 +11,12 @@ from torch.utils.data import DataLoader
 
 from dinov2.logging import log_descriptor
 from dinov2.utils.child_processes import follow_parent
+from dinov2.utils.open_files import need_open_files
 from dinov2.utils.signals import signals_held
 
 from .reading_now import ReadingBoard
+
+FILES_OF_A_WORKER = 12  # pipes, and the tensors of two batches
 
 
 def start_workers(loader: DataLoader) -> Iterator[Any]:
@@ -26,6 +29,7 @@ class WorkerSetup:
     """Prepares worker processes; torch calls it in each of them as `worker_init_fn`."""
 
     def __init__(self, num_workers: int) -> None:
+        need_open_files(num_workers * FILES_OF_A_WORKER, f"{num_workers} loader workers")
         self.board = ReadingBoard(num_workers)
 
     def __call__(self, worker: int) -> None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from dinov2.errors import UserError
 from dinov2.utils.atomic import remove_mine
+from dinov2.utils.open_files import TOO_MANY, too_many_files
 from dinov2.utils.outputs import WRITING_ONLY, output_error
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -37,6 +38,8 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
             raise
         _end_by(signal.SIGPIPE)  # like any command before `| head`
     except OSError as error:
+        if error.errno in TOO_MANY:
+            sys.exit(_show(too_many_files()))
         if error.errno not in WRITING_ONLY:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it may be standard output, which is flushed once more at the end

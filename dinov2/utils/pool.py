@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from dinov2.errors import UserError
 from dinov2.utils.child_processes import follow_parent
+from dinov2.utils.open_files import need_open_files
 from dinov2.utils.signals import signals_held
 
 QUEUED = 8  # items that wait for each process: enough to keep it busy, few enough to fit into a pipe
@@ -54,6 +55,7 @@ def in_order(work: Callable[[In], Out], items: Iterable[In], *, workers: int) ->
 @contextmanager
 def _processes(work: Callable[[Any], Any], count: int) -> Iterator[list[Connection]]:
     """Pipes to processes that run `work` on what they are sent, for the block."""
+    need_open_files(4 * count, f"{count} workers")
     context = get_context("spawn")
     resource_tracker.ensure_running()  # which lets signals through when it starts
     with ExitStack() as cleanup:

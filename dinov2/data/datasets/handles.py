@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
+from dinov2.utils.open_files import limit
+
 
 class Closable(Protocol):
     """Anything that holds a file open."""
@@ -23,8 +25,8 @@ class Handles(Generic[Handle]):
     """
 
     def __init__(self, most: int = 256) -> None:
-        """Hold at most `most` files open; systems allow 1,024 and more, of which a job needs others too."""
-        self.most = most
+        """Hold at most `most` files open, and no more than a quarter of what the system allows."""
+        self.most = max(1, min(most, limit() // 4))
         self._handles: dict[Hashable, Handle] = {}  # by last use, the latest last
         self._process = os.getpid()
 

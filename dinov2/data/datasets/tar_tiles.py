@@ -16,6 +16,7 @@ from dinov2.data.tar_index.headers import BLOCK
 from dinov2.data.tar_index.numpy_files import load_entries
 from dinov2.data.tar_index.tile_check import stored_name
 from dinov2.errors import UserError
+from dinov2.utils.open_files import need_open_files
 
 from .base import TileDataset, TilePlace
 from .digests import TileDigest
@@ -49,6 +50,7 @@ class TarTileDataset(TileDataset):
         self.entries_file = extra / entries_name(name, subset)
         advice = "The tiles are packed with `tar -chf` into the folder that `root=` names."
         self.readers = {number: FileReader(path, advice=advice) for number, path in tarballs.items()}
+        need_open_files(len(self.readers), f"{len(self.readers):,} tars")
         if not self.entries_file.is_file():
             raise UserError(f"index {self.entries_file} does not exist. It is made with `{self.indexing_command()}`")
         check_tars(extra, name, tarballs, suffix=subset)
