@@ -48,12 +48,19 @@ def plain_label(text: str) -> str:
     return str(int(whole[1])) if whole and "." in text else text
 
 
+def missing_problem(text: str, *, what: str) -> str | None:
+    """What is wrong with a cell that has to have a value; None if it has one."""
+    if not is_missing(text):
+        return None
+    shown = f' ("{clean(text)}"); if that is a name, write another one' if clean(text) else ""
+    return f"the {what} is missing{shown}"
+
+
 def label_problem(text: str, *, what: str = "label") -> str | None:
     """What is wrong with the cell of a label; None for a whole number from 0 on, and for other text."""
     text = clean(text)
-    if is_missing(text):
-        shown = f' ("{text}")' if text else ""
-        return f"the {what} is missing{shown}: leave the row out, or give the class another name"
+    if missing := missing_problem(text, what=what):
+        return missing
     if _DECIMAL_COMMA.fullmatch(text):
         return f'the {what} "{text}" is a number with a decimal comma: expected a whole number or a name'
     whole = _WHOLE.fullmatch(text)

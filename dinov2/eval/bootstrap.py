@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .metrics import AVERAGES, TOP5_CLASSES, probabilities_of
+from .metrics import AVERAGES, TOP5_CLASSES, among_five, probabilities_of
 
 PIECE = 1 << 23  # numbers in an array of some resamples: 64 MiB
 
@@ -70,8 +70,8 @@ class _Sample:
         classes = [1] if self.count == 2 else range(self.count)
         self.rankings = [_Ranking(self.scores[:, label], self.labels == label) for label in classes]
         if self.count >= TOP5_CLASSES:
-            five = torch.from_numpy(self.scores).topk(5, dim=1).indices.numpy()
-            self.in_five = (five == self.labels[:, None]).any(axis=1).astype(float)  # (n,)
+            five = among_five(torch.from_numpy(self.scores), torch.from_numpy(self.labels))
+            self.in_five = five.numpy().astype(float)  # (n,)
 
     def resampled(self, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
         """How often each sample was drawn, (r, n) for some resamples at a time."""

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
         _check(args)
         sets = job.open_sets([("val", job.keys.data.test_dataset), *named_tests(args.test_datasets)])
         kind = widest_kind(args.n_last_blocks)
-        folds = _folds(args, sets[0])
+        folds, absent = _folds(args, sets[0])
         samples, *others = job.subject.features(sets, kind, how=job.extraction, file=args.features)
         external = {one.name: features for one, features in zip(sets[1:], others)}
         rows: list[Row] = []
@@ -68,17 +69,28 @@ def main(args: argparse.Namespace) -> int:
             vote=args.vote,
             temperature=job.keys.knn.temperature,
             iterations=args.iterations,
+            **absent,
         )
     return 0
 
 
-def _folds(args: argparse.Namespace, labelled: LabelledSet) -> list[Fold]:
-    """The folds, which need labels and groups only, so that what is wrong with them is found before the model runs."""
+def _folds(args: argparse.Namespace, labelled: LabelledSet) -> tuple[list[Fold], dict[str, Any]]:
+    """The folds, and what classes some of them lack.
+
+    They need labels and groups only, so that what is wrong with them is found before the model runs.
+    """
     (samples,) = label_features([labelled], [torch.empty(len(labelled.labels), 0)])
     folds = make_folds(samples, count=args.n_folds, stratified=not args.plain, seed=args.seed)
     chooses = not {"linear", "log_regression"}.isdisjoint(args.probes)
-    check_folds(samples, folds, classes=labelled.classes, chooses=chooses, seed=args.seed)
-    return folds
+    absent = check_folds(
+        samples,
+        folds,
+        classes=labelled.classes,
+        chooses=chooses,
+        seed=args.seed,
+        allow_missing_classes=args.allow_missing_classes,
+    )
+    return folds, {what: found for what, found in absent.items() if found}
 
 
 def make_probe(name: str, job: Evaluation, *, width: int) -> Probe:

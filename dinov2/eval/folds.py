@@ -46,17 +46,70 @@ def make_folds(samples: Features, *, count: int = 5, stratified: bool = True, se
 
 
 def check_folds(
-    samples: Features, folds: Sequence[Fold], *, classes: Sequence[str], chooses: bool = False, seed: int = 0
-) -> None:
-    """Make sure that there is something to learn in each fold.
+    samples: Features,
+    folds: Sequence[Fold],
+    *,
+    classes: Sequence[str],
+    chooses: bool = False,
+    seed: int = 0,
+    allow_missing_classes: bool = False,
+) -> dict[str, dict[str, list[int]]]:
+    """Make sure that every fold can learn what it is tested on.
 
     Args:
         classes: names by label.
         chooses: a classifier will `hold_out` samples of each fold to choose its settings on.
         seed: of that.
+        allow_missing_classes: only warn of classes that a fold is tested on and has no samples of to train on.
+    Returns:
+        What results have to say: numbers of the folds that could not learn a class, and that did not test one, by its
+        name; there is a warning of each.
     Raises:
-        UserError: naming the first fold that has samples of one class only to train on.
+        UserError: naming the first fold that has samples of one class only to train on, or such classes.
     """
+    _check_several_classes(samples, folds, classes=classes, chooses=chooses, seed=seed)
+    untaught, untested = _absent_classes(samples, folds, classes)
+    if untaught:
+        listed = "; ".join(f"{name!r} in fold {_listed(numbers)}" for name, numbers in untaught.items())
+        message = (
+            f"of {len(folds)} folds some have no tile of a class to train on that they are tested on: {listed}. All "
+            "its tiles are of one slide or group, or of too few to be in every training part"
+        )
+        if not allow_missing_classes:
+            raise UserError(
+                f"{message}. Leave the class out, add slides of it, change --n-folds or --seed, or group tiles by "
+                "something else with --group-by; with --allow-missing-classes these tiles count as wrong"
+            )
+        logger.warning(f"{message}. They count as wrong")
+    for name, numbers in untested.items():
+        logger.warning(
+            f"fold {_listed(numbers)} of {len(folds)} has no tile of class {name!r} to test: its means over classes "
+            "are over the others. The row of all folds together has all classes"
+        )
+    return {"classes_not_learnt_in_folds": untaught, "classes_not_tested_in_folds": untested}
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _absent_classes(
+    samples: Features, folds: Sequence[Fold], classes: Sequence[str]
+) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """Numbers of the folds that test a class without training on it, and that do not test it, by its name."""
+    untaught: dict[str, list[int]] = {}
+    untested: dict[str, list[int]] = {}
+    for number, fold in enumerate(folds, start=1):
+        taught, tested = (set(samples.labels[rows].tolist()) for rows in fold)
+        for label in sorted(taught ^ tested):
+            (untested if label in taught else untaught).setdefault(classes[label], []).append(number)
+    return untaught, untested
+
+
+def _check_several_classes(
+    samples: Features, folds: Sequence[Fold], *, classes: Sequence[str], chooses: bool, seed: int
+) -> None:
+    """Refuse a fold that has samples of one class only to train on."""
     for number, fold in enumerate(folds, start=1):
         train, when = samples.select(fold.train), ""
         if chooses and len(train.labels.unique()) > 1:
@@ -88,7 +141,9 @@ def hold_out(samples: Features, *, share: float = 0.1, seed: int = 0) -> Fold:
         samples = samples._replace(groups=None)
     elif groups is not None:
         count = min(count, groups)
-    return make_folds(samples, count=count, seed=seed)[0]
+    folds = make_folds(samples, count=count, seed=seed)
+    taught = [len(samples.labels[fold.train].unique()) for fold in folds]
+    return folds[taught.index(max(taught))]  # the first one that leaves all classes to learn from, if one does
 
 
 def _folds(splitter: Any, labels: np.ndarray, groups: np.ndarray | None) -> Iterator[Fold]:

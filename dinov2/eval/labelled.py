@@ -15,6 +15,7 @@ from dinov2.data import make_dataset
 from dinov2.data.datasets import ImageNet, KNNDataset, TileDataset, UnknownGroupsError
 from dinov2.data.datasets.digests import TileDigest
 from dinov2.data.groups import Groups
+from dinov2.data.tables import label_problem
 from dinov2.data.tar_index.name_files import load_class_ids
 from dinov2.errors import UserError
 
@@ -110,12 +111,21 @@ def open_labelled(
             f"the {name} set {string}: tile {wrong[0]:,} ({dataset.locate(int(wrong[0]))}) has the class number "
             f"{labels[wrong[0]]}, expected 0 .. {len(classes) - 1}; {len(wrong):,} of {len(labels):,} tiles are such"
         )
+    _check_class_names(f"the {name} set {string}", classes, labels)
     try:
         groups = _groups(dataset, group_by, name=name)
     except UnknownGroupsError as error:
         raise UserError(f"the {name} set {string} cannot be grouped by {group_by}: {error}") from error
     sites = _known_groups(dataset, "site")
     return LabelledSet(name, string, dataset, torch.from_numpy(labels.copy()), classes, groups, sites)
+
+
+def _check_class_names(which: str, classes: Sequence[str], labels: np.ndarray) -> None:
+    """Refuse tiles whose label is missing or asked about: in a folder "nan", or beside the classes' folders."""
+    for number in np.unique(labels).tolist():
+        if problem := label_problem(classes[number], what="class"):
+            count = int((labels == number).sum())
+            raise UserError(f"{which}: {problem}; {count:,} of {len(labels):,} tiles are such")
 
 
 def label_features(sets: Sequence[LabelledSet], values: Sequence[Tensor]) -> list[Features]:

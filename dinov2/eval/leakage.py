@@ -5,7 +5,8 @@ a tar, and `slides_of` in a folder. Patients are compared where the groups are n
 """
 
 import logging
-from collections.abc import Set
+import re
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 from dinov2.data.datasets import ConcatTileDataset, TileDataset, UnknownGroupsError
@@ -14,6 +15,7 @@ from dinov2.data.groups import Groups
 logger = logging.getLogger("dinov2")
 
 EXAMPLES = 3
+_SEPARATOR, _DIGIT = re.compile(r"[_\-. ]"), re.compile(r"\d")
 
 
 class Overlap(NamedTuple):
@@ -39,9 +41,21 @@ class Overlap(NamedTuple):
 
 
 def find_overlap(first: str, names: Set[str], second: str, others: Set[str]) -> Overlap | None:
-    """The slides that two sets share, by the names of the slides of each; None if there are none."""
-    shared = sorted(names & others)
+    """The slides that two sets share, by the names of the slides of each; None if there are none.
+
+    A name that goes on where another ends is the same slide or patient told in more detail: TCGA-AA-3555-01Z-00-DX1 and
+    TCGA-AA-3555, S12-00345_2 and S12-00345.
+    """
+    beginnings = {start for name in others for start in _beginnings(name)}
+    shared = sorted(n for n in names if n in beginnings or not others.isdisjoint(_beginnings(n)))
     return Overlap(first, second, shared, len(names)) if shared else None
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    """A name, and what it begins with, up to a separator; with a digit, since a word alone is no slide."""
+    yield name
+    ends = (match.start() for match in _SEPARATOR.finditer(name))
+    yield from (name[:end] for end in ends if _DIGIT.search(name, 0, end))
 
 
 def slide_names(dataset: TileDataset) -> set[str] | None:

@@ -66,3 +66,37 @@ def test_folds_that_leave_one_class_to_learn_from():
         with pytest.raises(UserError, match=f"fold . of 2 leaves only samples of the class 'a' {words}"):
             check_folds(samples, folds, classes=["a", "b"], chooses=chooses)
     check_folds(samples, folds, classes=["a", "b"])
+
+
+def rare(slides: int, *, tiles: int = 4, grouped: bool = True) -> Features:
+    """Two classes of six slides each, and a rare one of some slides."""
+    labels = torch.tensor([0] * 24 + [1] * 24 + [2] * tiles * slides)
+    return Features(torch.empty(len(labels), 0), labels, torch.arange(len(labels)) // 4 if grouped else None)
+
+
+@pytest.mark.parametrize("samples", [rare(1), rare(1, tiles=1), rare(1, tiles=1, grouped=False)])
+def test_a_class_that_a_fold_cannot_learn(samples, caplog):
+    folds = make_folds(samples, count=3)
+    with pytest.raises(UserError, match="'RARE' in fold [123]. .* --allow-missing-classes"):
+        check_folds(samples, folds, classes=["A", "B", "RARE"])
+    found = check_folds(samples, folds, classes=["A", "B", "RARE"], allow_missing_classes=True)
+    assert len(found["classes_not_learnt_in_folds"]["RARE"]) == 1
+    assert len(found["classes_not_tested_in_folds"]["RARE"]) == 2
+    assert "'RARE'" in caplog.text and "count as wrong" in caplog.text
+
+
+def test_a_class_of_fewer_slides_than_folds_is_named(caplog):
+    samples = rare(2)
+    found = check_folds(samples, make_folds(samples, count=3), classes=["A", "B", "RARE"])
+    assert not found["classes_not_learnt_in_folds"]
+    assert "has no tile of class 'RARE' to test" in caplog.text
+    caplog.clear()
+    samples = rare(3)
+    assert not any(check_folds(samples, make_folds(samples, count=3), classes=["A", "B", "RARE"]).values())
+    assert not caplog.text
+
+
+def test_what_is_held_out_leaves_all_classes_to_learn_from():
+    for seed in range(5):
+        samples = rare(1)
+        assert len(samples.labels[hold_out(samples, seed=seed).train].unique()) == 3

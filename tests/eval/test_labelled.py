@@ -148,3 +148,26 @@ def test_slides_are_compared_whatever_tiles_are_grouped_by(tiles, caplog):
     assert "are in the train set" not in caplog.text  # which has both hospitals
     match_sets(train, [opened(string.format("train"), group_by="none")])
     assert "2 of 2 slides of the val set, such as 'p0', 'p1', are in the train set as well" in caplog.text
+
+
+@pytest.mark.parametrize(("folder", "words"), [("nan", "class is missing"), ("NA", "missing"), ("-1", "may be")])
+def test_folders_of_tiles_whose_class_is_not_known(tiles, folder, words):
+    (tiles / "c0").rename(tiles / folder)
+    with pytest.raises(UserError, match=f"the val set ImageFolder.*{words}"):
+        opened(f"ImageFolder:root={tiles}")
+
+
+def test_tiles_beside_the_folders_of_classes(tiles):
+    next((tiles / "c0").iterdir()).rename(tiles / "stray_1.png")
+    with pytest.raises(UserError, match="the class is missing; 1 of "):
+        opened(f"ImageFolder:root={tiles}")
+
+
+def test_slides_that_paths_do_not_tell(tiles, caplog):
+    for number, path in enumerate(sorted(tiles.rglob("*.png"))):
+        path.rename(path.with_name(f"{number}.png"))
+    assert opened(f"ImageFolder:root={tiles}").groups is None
+    assert "folds and intervals take every tile of the val set for itself" in caplog.text
+    for kind in ("slide", "patient"):
+        with pytest.raises(UserError, match=f"cannot be grouped by {kind}: which slide each tile"):
+            opened(f"ImageFolder:root={tiles}", group_by=kind)

@@ -69,3 +69,27 @@ def test_ten_million_tiles_are_compared_by_their_slides():
     training = Groups(runs, [f"slide{number}" for number in numbers])
     overlap = find_overlap("the test set", {"slide7", "other"}, "the training set", names_with_tiles(training))
     assert overlap.shared == ["slide7"]
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "same"),
+    [
+        ("TCGA-AA-3555-01Z-00-DX1", "TCGA-AA-3555", True),
+        ("S12-00345", "S12-00345_2", True),
+        ("patient_1_node_2", "patient_1_node_3", False),
+        ("tumor_001", "tumor", False),
+        ("S1", "S12", False),
+    ],
+)
+def test_a_slide_told_in_more_detail_is_the_same(name, other, same):
+    assert (find_overlap("the test set", {name}, "the query set", {other, "x"}) is not None) == same
+    assert (find_overlap("the test set", {other}, "the query set", {name, "x"}) is not None) == same
+
+
+def test_slides_of_some_tiles_are_compared(tmp_path, caplog):
+    """Names that say nothing of most tiles do not hide the slides of the others."""
+    root = write_tiles(tmp_path / "tiles", slides=2)
+    for number in range(20):
+        (root / "c0" / f"{number}.png").write_bytes(b"")
+    assert slide_names(opened(f"ImageFolder:root={root}")) == SLIDES
+    assert "slides are compared with those of other sets as far as they are known" in caplog.text

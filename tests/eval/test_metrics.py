@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from dinov2.eval.metrics import classification_metrics, classification_report
+from dinov2.eval.metrics import among_five, classification_metrics, classification_report
 
 # Classes, those that are true somewhere, and a class that is never predicted.
 CASES = {
@@ -87,3 +87,12 @@ def test_report():
 def test_the_first_of_equal_scores_is_predicted():
     scores = torch.tensor([[0.5, 0.5], [0.0, 0.0]])
     assert classification_metrics(scores, torch.tensor([0, 0]))["acc"] == 1.0
+
+
+def test_five_of_equal_scores_are_the_first_ones():
+    """Neighbours of one class leave the others at 0: classes 7 and 0 to 3 are the five."""
+    scores = torch.zeros(10, 10)
+    scores[:, 7] = 1
+    metrics = classification_metrics(scores, torch.arange(10))
+    assert metrics["top5"] == 0.5
+    assert among_five(scores, torch.arange(10)).tolist() == [True] * 4 + [False] * 3 + [True] + [False] * 2

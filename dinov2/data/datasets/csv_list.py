@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dinov2.data.groups import Groups
+from dinov2.data.groups import Groups, UnknownGroupsError
+from dinov2.data.tables import clean, file_problem, heading_problem, label_problem, missing_problem, plain_label
 from dinov2.errors import UserError
 
-from .base import UnknownGroupsError
 from .class_labels import number_classes
 from .file_tiles import FileTileDataset
 from .name_table import NameTable
@@ -120,10 +120,12 @@ def _read(file: Path, columns: Mapping[str, str | None]) -> tuple[dict[str, Name
     """
     table = _rows(file)
     _, header = next(table, (1, []))
-    header = [name.strip() for name in header]
-    if not header:
-        raise UserError(f"list {file} is empty; expected a row with the names of the columns, then one for each image")
-    places = {what: _find(header, name, file) for what, name in columns.items() if name is not None}
+    header = [clean(name) for name in header]
+    wanted = {what: name for what, name in columns.items() if name is not None}
+    first = header[:1] if wanted and "path" not in wanted else []
+    if problem := heading_problem(header, [*wanted.values(), *first]):
+        raise UserError(f"list {file} {problem}")
+    places = {what: header.index(name) for what, name in wanted.items()}
     path_at = places.pop("path", 0)
     cells, rows, problems = {what: NameTable() for what in ("path", *places)}, array("q"), Problems()
     for number, row in table:
@@ -133,7 +135,7 @@ def _read(file: Path, columns: Mapping[str, str | None]) -> tuple[dict[str, Name
             continue
         cells["path"].append(row[path_at])
         for what, place in places.items():
-            cells[what].append(row[place].strip())
+            cells[what].append(plain_label(row[place]) if what == "label" else clean(row[place]))
         rows.append(number)
     problems.refuse(f"list {file} cannot be used")
     if not rows:
@@ -144,6 +146,8 @@ def _read(file: Path, columns: Mapping[str, str | None]) -> tuple[dict[str, Name
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Row numbers, from 1, and cells; empty rows are left out."""
     try:
+        if problem := file_problem(file):
+            raise UserError(f"list {file} {problem}")
         with file.open(newline="", encoding="utf-8-sig") as lines:
             yield from ((number, row) for number, row in enumerate(csv.reader(lines), start=1) if row)
     except FileNotFoundError as error:
@@ -152,18 +156,12 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"list {file} cannot be read as comma-separated UTF-8: {error}") from error
 
 
-def _find(header: list[str], column: str, file: Path) -> int:
-    if column not in header:
-        raise UserError(f"list {file} has no column {column!r}; it has the columns {', '.join(header)}")
-    if header.count(column) > 1:
-        raise UserError(f"list {file} has {header.count(column)} columns that are called {column!r}")
-    return header.index(column)
-
-
 def _problem(row: list[str], num_columns: int, path_at: int, places: Mapping[str, int]) -> str | None:
-    """What is wrong with a row; no cell at `places` may be empty."""
+    """What is wrong with a row; no value at `places` may be missing."""
     if len(row) != num_columns:
         return f"it has {len(row)} cells, the header {num_columns}; a path that contains a comma goes into quotes"
     if not row[path_at].strip() or "\0" in row[path_at]:
         return f"the path {row[path_at]!r} cannot be one" if row[path_at] else "the path is empty"
-    return next((f"the {what} is empty" for what, place in places.items() if not row[place].strip()), None)
+    checks = {"label": label_problem}
+    found = (checks.get(what, missing_problem)(row[place], what=what) for what, place in places.items())
+    return next((problem for problem in found if problem), None)

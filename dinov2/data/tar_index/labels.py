@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dinov2.data.tables import clean, file_problem, heading_problem, is_missing, label_problem, plain_label
+from dinov2.data.tables import clean, file_problem, heading_problem, label_problem, missing_problem, plain_label
 from dinov2.data.tar_index.errors import LabelError, show_name
 from dinov2.data.tar_index.names import NameTable
 
@@ -257,7 +257,7 @@ def _encoded(names: list[str]) -> list[bytes]:
 
 def _label_problem(label: str, columns: LabelColumns) -> str | None:
     """What is wrong with the text of a label; None if nothing is."""
-    return None if columns.as_text and not is_missing(label) else label_problem(label, what=columns.what)
+    return (missing_problem if columns.as_text else label_problem)(label, what=columns.what)
 
 
 def _classes(labels: list[str], class_names: dict[str, str], *, as_text: bool) -> tuple[ClassTable, NDArray[np.int32]]:

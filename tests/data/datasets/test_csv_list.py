@@ -51,6 +51,18 @@ def test_labels(folder, encoding):
     assert dataset.get_targets().tolist() == [1, 0, 1]
 
 
+def test_one_is_a_label_in_any_spelling(folder):
+    rows = (
+        "p,k",
+        "images/tile_0.png,1.0",
+        "images/tile_1.png,1",
+        "images/tile_2.png,\u00a001",
+        "images/tile_3.png,0.0",
+    )
+    dataset = make_dataset(dataset_str=table(folder, *rows) + ":label=k")
+    assert (dataset.classes, dataset.get_targets().tolist()) == (["0", "1"], [1, 1, 1, 0])
+
+
 def test_slides_and_sites(folder):
     rows = [f"images/tile_{number}.png, p{number % 2},{10 - number // 2}" for number in range(6)]
     string = table(folder, "file,patient,hospital", *rows)
@@ -83,9 +95,14 @@ def test_quoted_paths_with_commas_and_newlines(folder):
             r"list\.csv has no column 'pth'; it has the columns path, kind",
         ),
         (["path,path", "a,b"], ":column=path", "2 columns that are called 'path'"),
-        (["path,kind", "images/tile_0.png,"], ":label=kind", r"\n  row 2: the label is empty"),
-        (["path,kind", "images/tile_0.png,"], ":group=kind", r"row 2: the slide is empty"),
-        (["path,kind", "images/tile_0.png,"], ":site=kind", r"row 2: the site is empty"),
+        (["path,kind", "images/tile_0.png,"], ":label=kind", r"\n  row 2: the label is missing"),
+        (["path,kind", "images/tile_0.png,"], ":group=kind", r"row 2: the slide is missing"),
+        (["path,kind", "images/tile_0.png,"], ":site=kind", r"row 2: the site is missing"),
+        (["p,kind", "images/tile_0.png,nan", "x,NA"], ":group=kind", r"row 2: the slide is missing .*nan.*\n  row 3"),
+        (["path,kind", "images/tile_0.png,-1"], ":label=kind", "row 2: the label .-1. may be a class or stand for"),
+        (["path;kind", "images/tile_0.png;1,5"], ":label=kind", "semicolons between its columns.*sep=.;., decimal"),
+        (["images/tile_0.png", "images/tile_1.png"], "", "begins with an image, .images/tile_0.png"),
+        (["path,kind,path", "images/tile_0.png,a,b"], ":label=kind", "2 columns that are called 'path'"),
         (["path,kind", "a,1", "", ",2"], "", r"\n  row 4: the path is empty"),
         (["path,kind", " ,2"], "", r"row 2: the path ' ' cannot be one"),
         (["path,kind", "a,b.png,1"], "", "row 2: it has 3 cells, the header 2; a path that contains a comma"),
@@ -108,6 +125,8 @@ def test_files_that_are_no_tables(folder):
         make_dataset(dataset_str=f"CSV:file={folder}/none.csv")
     with pytest.raises(UserError, match="cannot be read as comma-separated UTF-8: 'utf-8' codec"):
         make_dataset(dataset_str=table(folder, "päth", encoding="latin-1"))
+    with pytest.raises(UserError, match="is UTF-16 or binary.*CSV UTF-8"):
+        make_dataset(dataset_str=table(folder, "path\timage", encoding="utf-16"))
     with pytest.raises(UserError, match="field larger than field limit"):
         make_dataset(dataset_str=table(folder, "path", "a" * 200_000))
     with pytest.raises(UserError, match="Is a directory"):
