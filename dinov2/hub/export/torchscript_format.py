@@ -1,7 +1,8 @@
 """TorchScript, for programs in C++ and those without this project's code."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -56,15 +57,15 @@ class TorchScriptFormat(ExportFormat):
     def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:
         """A trace; the notes are in the file as notes.json."""
         example = torch.zeros(2, 3, notes.image_size, notes.image_size)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes are meant to become constants
+        with torch.no_grad(), _unwarned():
             traced = torch.jit.trace(TokenModel(model).eval(), example, check_trace=False)
-        program = torch.jit.script(_OneSize(traced, notes.image_size).eval())
-        torch.jit.save(program, folder / PROGRAM, _extra_files={NOTES: json_text(notes.metadata)})
+            program = torch.jit.script(_OneSize(traced, notes.image_size).eval())
+            torch.jit.save(program, folder / PROGRAM, _extra_files={NOTES: json_text(notes.metadata)})
 
     def load(self, folder: Path) -> Callable[[Tensor], Tokens]:
         """By torch alone."""
-        model = torch.jit.load(folder / PROGRAM, map_location="cpu")
+        with _unwarned():
+            model = torch.jit.load(folder / PROGRAM, map_location="cpu")
         return lambda images: Tokens(*model(images))
 
     def usage(self, notes: Notes) -> str:
@@ -74,3 +75,12 @@ class TorchScriptFormat(ExportFormat):
     def other_sizes(self, model: DinoVisionTransformer) -> str:
         """None: positions are constants of the trace."""
         return one_size_note("program")
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Without what torch says of sizes, which are meant to become constants, and of the age of TorchScript."""
+    with warnings.catch_warnings():
+        for kind in (torch.jit.TracerWarning, DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", kind)
+        yield
