@@ -54,7 +54,6 @@ def _replicate(module: nn.Module, layout: Layout) -> DistributedDataParallel:
     replica = DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         init_sync=False,  # the weights are equal already
         gradient_as_bucket_view=True,
     )

@@ -52,7 +52,7 @@ class TorchScriptFormat(ExportFormat):
     """`model.ts.pt`: images (B, 3, S, S) of any number and one size -> (class tokens, patch tokens)."""
 
     loaded_by = "torch.jit"
-    cautions = TORCH_CAUTION
+    cautions = TORCH_CAUTION + "- torch calls TorchScript deprecated, and supports it up to Python 3.13 only.\n"
 
     def write(self, model: DinoVisionTransformer, folder: Path, notes: Notes) -> None:
         """A trace; the notes are in the file as notes.json."""
