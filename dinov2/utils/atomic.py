@@ -6,9 +6,7 @@ writer leaves behind is hidden, never taken for the real thing, and removed by t
 
 import os
 import re
-import secrets
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +41,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 @contextmanager
 def temporary_path(path: Path) -> Iterator[Path]:
     """A hidden path beside `path` for a file or a folder; what is left there at the end of the block is removed."""
-    temporary = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     _mine.add(temporary)
     try:
         yield temporary
@@ -132,4 +130,4 @@ def _is_running(process: int) -> bool:
 
 def _host() -> str:
     """This machine's name without dots."""
-    return socket.gethostname().partition(".")[0] or "localhost"
+    return os.uname().nodename.partition(".")[0] or "localhost"

@@ -2,16 +2,14 @@
 
 import errno
 import fcntl
-import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dinov2.errors import UserError
-
-logger = logging.getLogger("dinov2")
 
 PATIENCE, NOTICE, PAUSE = 600.0, 10.0, 0.02  # seconds; joining 100 million rows takes one minute
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -37,7 +35,7 @@ def locked(path: Path) -> Iterator[None]:
                 f"stop it; if there is none, delete {path} and {_beside(path)}."
             )
         if not told and time.monotonic() - began > NOTICE:
-            logger.warning(f"waiting for another command that writes into {path.parent}")
+            print(f"waiting for another command that writes into {path.parent}", file=sys.stderr)
             told = True
         time.sleep(PAUSE)
     descriptor, file = held

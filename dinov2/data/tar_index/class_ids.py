@@ -9,7 +9,6 @@ from pathlib import Path
 from dinov2.data.tar_index.errors import LabelError, SideFileError, show_name, show_names
 from dinov2.data.tar_index.fingerprint import Fingerprint, fingerprint, read_records
 from dinov2.data.tar_index.labels import ClassTable
-from dinov2.data.tar_index.name_files import load_class_ids
 
 CLASS_IDS = "class-ids.npy"
 
@@ -62,6 +61,8 @@ def _dependent_entries(folder: Path, class_ids: Fingerprint, *, but: str) -> lis
 
 
 def _readable(path: Path) -> ClassTable | None:
+    from dinov2.data.tar_index.name_files import load_class_ids  # only where there are labels already
+
     try:
         return load_class_ids(path)
     except SideFileError:

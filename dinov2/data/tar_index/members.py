@@ -22,7 +22,7 @@ from dinov2.data.tar_index.headers import BLOCK
 from dinov2.data.tar_index.names import SplitPaths, split_paths
 
 NAME, TARGET, MAGIC, PREFIX = slice(0, 100), slice(157, 257), slice(257, 263), slice(345, 500)
-POSIX_MAGIC = np.frombuffer(b"ustar\0", np.uint8)
+POSIX_MAGIC = b"ustar\0"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Members:
 
     def _chunk(self, batch: Batch, position: int) -> MemberChunk:
         blocks, (offsets, sizes) = batch.blocks(), batch.places()
-        kinds = blocks[:, headers.TYPE_BYTE]
+        kinds = blocks[:, headers.TYPE_BYTE].copy()
         self._count_skipped(kinds)
         rows = np.flatnonzero(_is_kind(kinds, {*headers.REGULAR_KINDS, headers.HARD_LINK}))
         paths = _paths(blocks, rows, batch)
@@ -173,10 +173,10 @@ def _paths(blocks: NDArray[np.uint8], rows: NDArray[np.intp], batch: Batch) -> l
         blocks: (m, 512) uint8, all headers of the batch.
         rows: (n,) indices of those whose names are wanted.
     """
-    paths = _text(blocks[:, NAME][rows])
-    with_prefix = (blocks[:, PREFIX.start][rows] != 0) & (blocks[:, MAGIC][rows] == POSIX_MAGIC).all(axis=1)
-    for i in np.flatnonzero(with_prefix):
-        paths[i] = _text(blocks[rows[i], None, PREFIX])[0] + b"/" + paths[i]
+    paths = _text(blocks[rows, NAME])
+    for i in np.flatnonzero(blocks[rows, PREFIX.start]):
+        if blocks[rows[i], MAGIC].tobytes() == POSIX_MAGIC:
+            paths[i] = _text(blocks[rows[i], None, PREFIX])[0] + b"/" + paths[i]
     if batch.extensions:
         index_of = {int(row): i for i, row in enumerate(rows)}
         for row, extension in batch.extensions.items():
