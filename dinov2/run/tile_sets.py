@@ -12,6 +12,7 @@ from dinov2.data.datasets.folder_walk import class_of, list_images
 from dinov2.data.group_names import slides_of
 from dinov2.data.groups import UnknownGroupsError
 from dinov2.errors import UserError
+from dinov2.utils.other_files import explain_file, explain_folder
 
 logger = logging.getLogger("dinov2")
 
@@ -39,10 +40,10 @@ def tiles_of_folder(root: Path, *, seed: int) -> list[Tile]:
         UserError: if there are no images, or too few groups to hold some out.
     """
     if not root.is_dir():
-        raise UserError(f"--data {root}: there is no such folder")
+        raise UserError(f"--data: {explain_file(root)}" if root.exists() else f"--data {root}: there is no such folder")
     names = list_images(root)
     if not names:
-        raise UserError(f"--data {root}: there are no images in this folder")
+        raise UserError(f"--data {root}: there are no images in this folder.{explain_folder(root)}")
     classes = {class_of(name) for name in names}
     labelled = len(classes) > 1
     numbers, groups = _slides(names)

@@ -7,7 +7,8 @@ from typing import NoReturn
 from dinov2.errors import UserError
 from dinov2.hub import check_known
 from dinov2.utils.cli import run_checked
-from dinov2.utils.dataset_strings import check_places
+from dinov2.utils.dataset_strings import INPUT_FILES, check_places
+from dinov2.utils.other_files import explain_file
 
 
 def start() -> NoReturn:
@@ -62,6 +63,8 @@ def check_arguments(args: argparse.Namespace, *, files: bool = True) -> None:
     for path in args.input_dir or []:
         if not Path(path).exists():
             raise UserError(f"--input-dir {path} does not exist")
+        if Path(path).is_file() and Path(path).suffix.lower() not in INPUT_FILES:
+            raise UserError(f"--input-dir {explain_file(path)}")
     dataset = cfg.train.dataset_path
     for string in [dataset] if isinstance(dataset, str) else dataset or []:
         check_places(string)

@@ -19,7 +19,7 @@ _PART = re.compile(
 # Keys whose values are paths.
 PATH_KEYS = ("root", "extra", "file", "held_out_list")
 # Files that --input-dir takes, and the data sets that read them.
-_FILES = {".h5": "HDF5", ".hdf5": "HDF5", ".csv": "CSV"}
+INPUT_FILES = {".h5": "HDF5", ".hdf5": "HDF5", ".csv": "CSV"}
 _PLAIN = re.compile(r"[\w./+@~-]+")  # what needs no quotes, here and in a YAML list
 
 
@@ -75,7 +75,7 @@ def datasets_of_inputs(paths: str | Sequence[str]) -> str | list[str]:
     found: dict[str, list[str]] = {"ImageFolder": [], "HDF5": [], "CSV": []}
     for given in [paths] if isinstance(paths, str) else paths:
         path = Path(given).resolve()
-        name = "ImageFolder" if path.is_dir() else _FILES.get(path.suffix.lower(), "ImageFolder")
+        name = "ImageFolder" if path.is_dir() else INPUT_FILES.get(path.suffix.lower(), "ImageFolder")
         found[name].append(str(path))
     strings = [join_dataset_string("CSV", [("file", path)]) for path in found["CSV"]]
     for name, key in (("HDF5", "file"), ("ImageFolder", "root")):

@@ -21,6 +21,18 @@ from .digests import TileDigest
 from .handles import Handles
 from .stretches import Stretches
 
+SHOWN = 5  # arrays named in a message
+# Arrays of files that CLAM and TRIDENT write, and what these are.
+_WITHOUT_PIXELS = {
+    **dict.fromkeys(
+        ("features", "feats"),
+        "features of an encoder, as CLAM and TRIDENT write, which have no pixels to train on. Give the tiles that they "
+        "were made of",
+    ),
+    "coords": "coordinates of tiles, as CLAM and TRIDENT write, without pixels. Cut the tiles from the slide at these "
+    "places and give a folder of images, or an array of RGB tiles (n, H, W, 3) of uint8",
+}
+
 logger = logging.getLogger("dinov2")
 
 # Bytes of decompressed chunks that HDF5 keeps, per file: at least its own default, and one chunk if that is not huge.
@@ -144,7 +156,7 @@ class _TileFile:
             self.file = _h5py().File(path, "r", locking=False, rdcc_nbytes=cache_bytes)
         except OSError as error:
             raise UserError(f"{path} cannot be opened as an HDF5 file: {error}") from error
-        self.tiles = self._array(key)
+        self.tiles = self._array(key, of_tiles=True)
 
     def close(self) -> None:
         """Close the file."""
@@ -188,13 +200,28 @@ class _TileFile:
             )
         return array[:].astype(str).tolist() if is_integer else array.asstr()[:].tolist()
 
-    def _array(self, key: str) -> Any:
+    def _array(self, key: str, *, of_tiles: bool = False) -> Any:
         found = self.file.get(key)
         if not isinstance(found, _h5py().Dataset):
-            known = list(self.file)
+            error = self._without_tiles(key) if of_tiles else unknown_name(f"array of {self.path}", key, self.file)
             self.close()
-            raise unknown_name(f"array of {self.path}", key, known)
+            raise error
         return found
+
+    def _without_tiles(self, key: str) -> UserError:
+        """What the file has instead of an array, and what to do."""
+        arrays: dict[str, Any] = {}
+        self.file.visititems(lambda name, item: arrays.update({name: item}) if hasattr(item, "dtype") else None)
+        shapes = ", ".join(f"{name} {item.shape} {item.dtype}" for name, item in [*arrays.items()][:SHOWN])
+        found = f"{self.path} has no array {key!r}, but {shapes or 'nothing'}"
+        tiles = [name for name, item in arrays.items() if item.dtype == np.uint8 and item.shape[3:] == (3,)]
+        if tiles:
+            return UserError(
+                f"{found}. Tiles may be in {tiles[0]!r}: give train.dataset_path=HDF5:file={self.path}:key={tiles[0]}, "
+                "instead of --input-dir if that was given"
+            )
+        kinds = [words for name, words in _WITHOUT_PIXELS.items() if name in arrays]
+        return UserError(f"{found}: {kinds[0]}") if kinds else unknown_name(f"array of {self.path}", key, arrays)
 
 
 def _h5py() -> ModuleType:

@@ -11,6 +11,7 @@ import numpy as np
 from dinov2.data.group_names import slides_of
 from dinov2.data.groups import Groups, UnknownGroupsError
 from dinov2.errors import UserError, unknown_name
+from dinov2.utils.other_files import explain_file, explain_folder
 
 from .class_labels import number_classes
 from .file_tiles import FileTileDataset
@@ -166,7 +167,7 @@ def _list(root: Path, *, recursive: bool, extensions: tuple[str, ...]) -> NameTa
     names = NameTable(walk_images(root, recursive=recursive, extensions=extensions))
     if not len(names):
         where = "" if recursive else " itself; recursive=true looks into its subfolders too"
-        raise UserError(f"folder {root} holds no images ({', '.join(extensions)}){where}")
+        raise UserError(f"folder {root} holds no images ({', '.join(extensions)}){where}.{explain_folder(root)}")
     return names
 
 
@@ -175,7 +176,7 @@ def _check_roots(roots: Sequence[str], *, recursive: bool) -> list[Path]:
     paths = [Path(root) for root in roots]
     for path in paths:
         if not path.is_dir():
-            raise UserError(f"{path} is not a folder" if path.exists() else f"folder {path} does not exist")
+            raise UserError(explain_file(path) if path.exists() else f"folder {path} does not exist")
     resolved = [path.resolve() for path in paths]
     for i, path in enumerate(resolved):
         for j, other in enumerate(resolved):

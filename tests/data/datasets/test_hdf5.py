@@ -95,8 +95,8 @@ def test_arrays_that_are_no_tiles(tmp_path, array, message):
 def test_files_that_cannot_be_used(tmp_path):
     string = store(tmp_path / "a.h5", key="group/tiles")
     for options, message in (
-        ("", "unknown array of .* 'tile': .*group"),
-        (":key=group", "unknown array"),
+        ("", "no array 'tile', but .*group/tiles.*:key=group/tiles"),
+        (":key=group", "no array 'group'"),
         (":key=group/tiles:label=none", "unknown array of .* 'none'"),
         (":key=group/tiles:label=few", r"expected a label for each of 6 tiles, .* got shape \(2,\)"),
         (":key=group/tiles:label=shares", "got shape .* and type float64"),

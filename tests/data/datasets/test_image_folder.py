@@ -128,7 +128,7 @@ def test_folders_that_cannot_be_used(tmp_path, monkeypatch):
     touch(tmp_path, "a/b/1.png")
     for string, message in (
         (f"root={tmp_path}/none", "none does not exist"),
-        (f"root={tmp_path}/a/b/1.png", r"1\.png is not a folder"),
+        (f"root={tmp_path}/a/b/1.png", r"1\.png is a single image"),
         (f"root={tmp_path}:extensions=.jpg", r"holds no images \(\.jpg\)"),
         (f"root={tmp_path}:recursive=false", "holds no images .* itself; recursive=true"),
         (f"root={tmp_path}:root={tmp_path}/a", "in the data set twice"),
