@@ -42,12 +42,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def temporary_path(path: Path) -> Iterator[Path]:
     """A hidden path beside `path` for a file or a folder; what is left there at the end of the block is removed."""
     temporary = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-    _mine.add(temporary)
-    try:
+    with removed_at_end(temporary):
         yield temporary
+
+
+@contextmanager
+def removed_at_end(path: Path) -> Iterator[None]:
+    """Remove what is at `path` at the end of the block, or of the process if a signal ends it before."""
+    _mine.add(path)
+    try:
+        yield
     finally:
-        remove(temporary)
-        _mine.discard(temporary)
+        remove(path)
+        _mine.discard(path)
 
 
 def remove_abandoned(folder: Path, name: str | None = None) -> int:

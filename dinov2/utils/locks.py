@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dinov2.errors import UserError
+from dinov2.utils.atomic import removed_at_end
 
 PATIENCE, NOTICE, PAUSE = 600.0, 10.0, 0.02  # seconds; joining 100 million rows takes one minute
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -40,9 +41,9 @@ def locked(path: Path) -> Iterator[None]:
         time.sleep(PAUSE)
     descriptor, file = held
     try:
-        yield
+        with removed_at_end(file):
+            yield
     finally:
-        file.unlink(missing_ok=True)
         os.close(descriptor)
 
 

@@ -1,8 +1,11 @@
 """Exports compute in other libraries what the model computes here, or are not kept."""
 
+import errno
 import json
+import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from dinov2.hub.export.kinds import FORMATS
 from dinov2.layers import Block, MemEffAttention
 from dinov2.models.vision_transformer import ARCHITECTURES, DinoVisionTransformer
 from dinov2.models.weights import load_pretrained_backbone
+from dinov2.utils import outputs
 
 SIZE = 56  # pixels
 MEAN, STD = (0.7, 0.5, 0.6), (0.2, 0.25, 0.2)
@@ -319,6 +323,24 @@ def test_a_mismatch_leaves_nothing(kind, module, translate, tmp_path, monkeypatc
     ):
         export(backbone(), kind, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+
+
+def test_two_exports_into_one_folder_at_the_same_time(tmp_path):
+    arguments = saved(backbone(), tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(run, tmp_path / "out", "safetensors", *arguments) for _ in range(2)]
+    [error] = [one.exception() for one in both if one.exception()]
+    assert isinstance(error, UserError) and "is there already" in str(error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "weights.pth"]
+
+
+def test_a_full_disk_is_told_before_the_weights_are_read(tmp_path, monkeypatch):
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(outputs, "_write_probe", full)
+    with pytest.raises(UserError, match="cannot write into .*: the disk is full"):
+        run(tmp_path / "out", "safetensors", "--weights", "nothing.pth")
 
 
 def test_torchscript_refuses_other_images(tmp_path):

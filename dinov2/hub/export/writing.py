@@ -6,6 +6,7 @@ from dinov2.errors import UserError, unknown_name
 from dinov2.models.vision_transformer import DinoVisionTransformer
 from dinov2.utils.atomic import atomic_path, fsync
 from dinov2.utils.checkpoint.files import hash_file
+from dinov2.utils.locks import locked
 from dinov2.utils.outputs import try_folder
 
 from .card import Card
@@ -32,6 +33,12 @@ def export_weights(request: Request) -> float:
         MismatchError: if the library does not compute the same features.
     """
     kind = _checked_format(request)
+    with locked(request.output.with_name(f".{request.output.name}.lock")):
+        _refuse_existing(request.output)  # made by another command while this one waited
+        return _make(request, kind)
+
+
+def _make(request: Request, kind: ExportFormat) -> float:
     origin = find_origin(request)
     results = evaluations(origin, request.results)
     network, model = load_model(origin, request.network, image_size=request.image_size, num_heads=request.num_heads)
@@ -68,12 +75,16 @@ def _checked_format(request: Request) -> ExportFormat:
     """The format asked for, when it can be made and there is room for it."""
     if request.kind not in FORMATS:
         raise unknown_name("--to", request.kind, FORMATS)
-    if request.output.exists() and (not request.output.is_dir() or any(request.output.iterdir())):
-        raise UserError(f"--output {request.output} is there already; name a new folder")
+    _refuse_existing(request.output)
     kind = FORMATS[request.kind]
     kind.require()
     try_folder(request.output.parent)
     return kind
+
+
+def _refuse_existing(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output {output} is there already; name a new folder")
 
 
 def _compare(model: DinoVisionTransformer, kind: ExportFormat, folder: Path, notes: Notes) -> float:
