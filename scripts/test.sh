@@ -13,6 +13,10 @@ mypy
 echo "== tests"
 python -m pytest "$@"
 if (($# == 0)); then
+    echo "== pictures under another Pillow"
+    other_pillow=.venv/pillow-12
+    [ -d "$other_pillow" ] || python -m pip install --quiet --no-deps --target "$other_pillow" pillow==12.0.0
+    PYTHONPATH="$other_pillow" python -m pytest tests/data/test_{augmentations,decoding,tiff_kinds}.py
     echo "== thorough tests"
     python -m pytest -m thorough -s
 fi

@@ -1,5 +1,9 @@
-"""Shared fixtures: small data sets made on the spot, and one thread, since tests are small."""
+"""Shared fixtures: small data sets made on the spot, and one thread, since tests are small.
 
+The whole suite runs in one process per core, if pytest-xdist is there; tests that are named, in one.
+"""
+
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +15,19 @@ from PIL import Image
 from dinov2.models import vision_transformer
 
 torch.set_num_threads(1)
+
+MOST_PROCESSES = 4  # a gigabyte each
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Spread the whole suite over the cores, unless the command line says how."""
+    option = config.option
+    is_whole = config.args_source is not config.ArgsSource.ARGS and not (option.keyword or option.collectonly)
+    if is_whole and not option.usepdb and getattr(option, "numprocesses", 0) is None and option.dist == "no":
+        if "PYTEST_XDIST_WORKER" not in os.environ and option.capture != "no":
+            option.numprocesses = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+            option.dist = "worksteal"
 
 
 @pytest.fixture(autouse=True)
