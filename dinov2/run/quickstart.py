@@ -110,18 +110,17 @@ def collect_tiles(args: argparse.Namespace, output: Path) -> "list[Tile]":
 
 
 def pack_and_index(tiles: "list[Tile]", output: Path, *, labelled: bool) -> None:
-    """Make tarballs with `tar -chf` and their indices with scripts/infer_entries.py."""
+    """Make the tarballs and their indices; scripts/prepare_dataset.py does both, and checks the tiles."""
     from dinov2.run.tile_sets import write_tile_sets
 
     tarballs = output / "tarballs"
     tarballs.mkdir()
     write_tile_sets(tiles, output / "tiles")
-    pretrain, downstream = tarballs / "pretrain_dataset.tar", tarballs / "downstream_dataset.tar"
-    indexer = (REPOSITORY / "scripts" / "infer_entries.py", "--output_root", tarballs)
-    run_program("tar", "-chf", pretrain, "-C", output / "tiles" / "pretrain", ".")
-    run(*indexer, "--tarball_path", pretrain, "--name", "pretrain")
+    scripts, downstream = REPOSITORY / "scripts", tarballs / "downstream_dataset.tar"
+    run(scripts / "prepare_dataset.py", "--images", output / "tiles" / "pretrain", "--output_root", tarballs)
     if not labelled:
         return
+    indexer = (scripts / "infer_entries.py", "--output_root", tarballs)
     run_program("tar", "-chf", downstream, "-C", output / "tiles" / "downstream", ".")
     for split in ("query", "test"):
         lists = ("--keep", output / "tiles" / f"{split}.txt", "--csv", output / "tiles" / "labels.csv")

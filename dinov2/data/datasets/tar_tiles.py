@@ -1,5 +1,6 @@
 """Tiles in tars, found through an index of byte ranges (see scripts/infer_entries.py)."""
 
+import logging
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,6 @@ from dinov2.data.tar_index.headers import BLOCK
 from dinov2.data.tar_index.numpy_files import load_entries
 from dinov2.data.tar_index.tile_check import stored_name
 from dinov2.errors import UserError
-from dinov2.utils.open_files import need_open_files
 
 from .base import TileDataset, TilePlace
 from .digests import TileDigest
@@ -25,6 +25,8 @@ from .handles import Handles
 # Columns of the index; the last one only where there are several tars.
 CLASS, FILE, START, END, COHORT = range(5)
 MAX_OPEN_TARS = 256
+
+logger = logging.getLogger("dinov2")
 
 
 class TarTileDataset(TileDataset):
@@ -50,7 +52,6 @@ class TarTileDataset(TileDataset):
         self.entries_file = extra / entries_name(name, subset)
         advice = "The tiles are packed with `tar -chf` into the folder that `root=` names."
         self.readers = {number: FileReader(path, advice=advice) for number, path in tarballs.items()}
-        need_open_files(len(self.readers), f"{len(self.readers):,} tars")
         if not self.entries_file.is_file():
             raise UserError(f"index {self.entries_file} does not exist. It is made with `{self.indexing_command()}`")
         check_tars(extra, name, tarballs, suffix=subset)
@@ -58,6 +59,13 @@ class TarTileDataset(TileDataset):
         self._crc32 = None
         if load_crc32(extra, name, suffix=subset) is not None:
             self._crc32 = RowReader(extra / crc_name(name, subset), dtype="<u4")
+        else:
+            first = next(iter(self.readers.values())).path
+            logger.info(
+                f"no CRC-32 is recorded for {self.entries_file}, so that nobody notices changed bytes: `python "
+                f"scripts/verify_dataset.py --tarball_path {first if len(self.readers) == 1 else first.parent} "
+                f"--output_root {extra} --name {name}{f' --suffix {subset}' if subset else ''} --write_crc` records it"
+            )
         self._open: Handles[FileReader] = Handles(MAX_OPEN_TARS)
         if len(self) == 0:
             raise UserError(f"index {self.entries_file} is empty: no tile was selected")

@@ -1,5 +1,6 @@
 """Tiles of one tar and of many: right bytes, bounded memory and handles, errors that name the file."""
 
+import logging
 import os
 import pickle
 from pathlib import Path
@@ -178,3 +179,15 @@ def test_every_process_has_a_handle_of_its_own(tmp_path):
         reader.read(7, 11)
     with pytest.raises(UserError, match="gone does not exist. Look elsewhere"):
         FileReader(tmp_path / "gone", advice="Look elsewhere")
+
+
+def test_an_index_without_checksums_says_how_they_are_recorded(cohorts, caplog):
+    with caplog.at_level(logging.INFO, logger="dinov2"):
+        foundation(cohorts)
+        assert "CRC-32" not in caplog.text
+        (cohorts / "pretrain_crc32.npy").unlink()
+        foundation(cohorts)
+    command = f"verify_dataset.py --tarball_path {cohorts} --output_root {cohorts} --name pretrain --write_crc"
+    assert command in caplog.text
+    request = VerifyRequest(cohorts, cohorts, "pretrain", decode=False, write_crc=True)
+    assert verify_dataset(request).good and foundation(cohorts).checksums_digest()
