@@ -24,10 +24,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Spread the whole suite over the cores, unless the command line says how."""
     option = config.option
     is_whole = config.args_source is not config.ArgsSource.ARGS and not (option.keyword or option.collectonly)
-    if is_whole and not option.usepdb and getattr(option, "numprocesses", 0) is None and option.dist == "no":
-        if "PYTEST_XDIST_WORKER" not in os.environ and option.capture != "no":
-            option.numprocesses = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
-            option.dist = "worksteal"
+    is_free = "PYTEST_XDIST_WORKER" not in os.environ and option.capture != "no" and not option.usepdb
+    if is_whole and is_free and getattr(option, "numprocesses", 0) is None and option.dist == "no":
+        option.numprocesses = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+        option.dist = "worksteal"
 
 
 @pytest.fixture(autouse=True)
