@@ -14,6 +14,7 @@ from dinov2.data.tar_index import (
     load_class_ids,
     load_entries,
 )
+from dinov2.data.tar_index import labels as labels_module
 
 
 def labelled(tar: Path, labels: list[str], **fields: object) -> tuple[list[int], list[tuple[int | str, str]]]:
@@ -155,3 +156,28 @@ def test_splits_share_one_class_table(tar: Path) -> None:
     (tar.parent / "entries.npy").unlink()
     index(tar, name="test", csv=tar.parent / "test.csv", keep=write_list(tar.parent, "t4.jpg", "t5.jpg"))
     assert load_class_ids(tar.parent / "class-ids.npy") == [("a", "class_a"), ("d", "class_d")]
+
+
+@pytest.mark.parametrize("quoted_from", [0, 1, 700, 2000])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_plain_lines_and_quoted_ones_are_read_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quoted_from: int, ending: str
+) -> None:
+    """Lines that commas alone divide are split in chunks; from the first one with a quote on, the csv module reads."""
+    monkeypatch.setattr(labels_module, "CHUNK_BYTES", 300)
+    rows = [f"{i}.jpg,,{i % 5},c{i % 5}" for i in range(quoted_from)]
+    rows += [f'"{i}.jpg","a, ""b""\n",{i % 5},c{i % 5}' for i in range(quoted_from, 2000)]
+    (tmp_path / "l.csv").write_bytes(ending.join(["filename,note,label,class", *rows]).encode())
+    (tmp_path / "t.tar").write_bytes(b"".join(member(b"%d.jpg" % i) for i in range(2000)) + END)
+    index(tmp_path / "t.tar", csv=tmp_path / "l.csv")
+    assert (load_entries(tmp_path / "entries.npy")[:, 0] == np.arange(2000) % 5).all()
+    assert load_class_ids(tmp_path / "class-ids.npy") == [(i, f"c{i}") for i in range(5)]
+
+
+def test_rows_after_those_that_are_split_keep_their_numbers(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "CHUNK_BYTES", 50)
+    rows = [f"x{i}.jpg,{i % 3}" for i in range(100)]
+    with pytest.raises(LabelError, match="row 103: the label is missing"):
+        index(tar, csv=write_csv(tar.parent / "l.csv", [*rows, "", "t0.jpg,"]))
+    with pytest.raises(LabelError, match='label "0" in row 2 and .* label "1" in row 102'):
+        index(tar, csv=write_csv(tar.parent / "l.csv", [*rows, "x0.jpg,1"]))

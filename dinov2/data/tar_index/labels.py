@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from dinov2.data.tables import clean, file_problem, heading_problem, label_probl
 from dinov2.data.tar_index.errors import LabelError, show_name
 from dinov2.data.tar_index.names import NameTable
 
-CHUNK_ROWS = 1 << 11
+CHUNK_ROWS, CHUNK_BYTES = 1 << 11, 1 << 17
 SHOWN_PROBLEMS = 10
 INTEGER = re.compile(r"[+-]?[0-9]+")
 
@@ -129,15 +129,14 @@ class _CsvReader:
 
     def names(self) -> Iterator[list[bytes]]:
         """File names in chunks; labels, classes and problems are collected on the way."""
-        for chunk, (file, label, class_name) in self._chunks():
-            chunk = self._padded(chunk, max(file, label, class_name))
-            names, labels = _encoded([row[file] for row in chunk]), [row[label] for row in chunk]
+        for files, labels, *class_names in self._chunks():
+            names = _encoded(files)
             self._take_labels(labels)
-            if class_name >= 0:
-                self._take_classes(labels, [row[class_name] for row in chunk])
+            for column in class_names:
+                self._take_classes(labels, column)
             if b"" in names:
                 self._problem(self._rows + names.index(b""), "the file name is missing")
-            self._rows += len(chunk)
+            self._rows += len(names)
             yield names
 
     def codes(self) -> NDArray[np.int32]:
@@ -147,10 +146,10 @@ class _CsvReader:
     def rows(self, wanted: list[int]) -> list[tuple[str, str]]:
         """File name and label of some rows, ascending, found by reading the file again."""
         found, first = [], 0
-        for chunk, (file, label, _) in self._chunks():
-            last = first + len(chunk)
+        for files, labels, *_ in self._chunks():
+            last = first + len(files)
             here = wanted[bisect_left(wanted, first) : bisect_left(wanted, last)]
-            found += [(chunk[row - first][file].strip(), chunk[row - first][label].strip()) for row in here]
+            found += [(files[row - first].strip(), labels[row - first].strip()) for row in here]
             first = last
         return found
 
@@ -170,22 +169,29 @@ class _CsvReader:
         """The number under which a spreadsheet shows a row: the heading is 1, blank lines count."""
         return row + 2 + bisect_right(self._blanks, row)
 
-    def _chunks(self) -> Iterator[tuple[list[list[str]], tuple[int, int, int]]]:
-        """Rows after the heading, and where its columns stand (class -1 if absent)."""
-        self._blanks = []
-        self._seen = 0
+    def _chunks(self) -> Iterator[list[list[str]]]:
+        """The wanted columns of the next rows: file names, labels, and class names if there are any."""
+        self._blanks, self._seen, reader = [], 0, None
         try:
             if problem := file_problem(Path(self.path)):
                 raise LabelError(f"{self.shown} {problem}.")
             with open(self.path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
                 reader = csv.reader(file)
-                places = self._places(next(reader, []))
+                heading = next(reader, [])
+                places = self._places(heading)
+                while (lines := file.readlines(CHUNK_BYTES)) and (columns := _split(lines, len(heading))):
+                    self._seen += len(lines)
+                    yield [columns[place] for place in places]
+                reader = csv.reader(chain(lines, file))
                 while chunk := list(islice(reader, CHUNK_ROWS)):
-                    yield self._without_blanks(chunk), places
+                    rows = self._padded(self._without_blanks(chunk), max(places))
+                    yield [[row[place] for row in rows] for place in places]
         except OSError as error:
             raise LabelError(f"{self.shown} cannot be read: {error.strerror}. Check --csv.") from error
         except csv.Error as error:
-            raise LabelError(f"{self.shown}: line {reader.line_num:,} is not csv: {error}.") from error
+            raise LabelError(
+                f"{self.shown}: row {self.number(self._seen):,} or the next is not csv: {error}."
+            ) from error
 
     def _without_blanks(self, chunk: list[list[str]]) -> list[list[str]]:
         """The rows that have fields; notes before which row each blank line stood."""
@@ -199,8 +205,8 @@ class _CsvReader:
                 self._blanks.append(self._seen)
         return [row for row in chunk if row]
 
-    def _places(self, heading: Sequence[str]) -> tuple[int, int, int]:
-        """Where the three columns stand; -1 for a class column that is not there."""
+    def _places(self, heading: Sequence[str]) -> list[int]:
+        """Where the wanted columns stand."""
         heading = [clean(column) for column in heading]
         wanted = [self.columns.file, self.columns.label]
         if self.columns.class_name in heading:
@@ -209,8 +215,7 @@ class _CsvReader:
         if problem is not None:
             flags = f" Name columns with --file_name and --{self.columns.what}_name." if "no column" in problem else ""
             raise LabelError(f"{self.shown} {problem}.{flags}")
-        file, label, *class_name = map(heading.index, wanted)
-        return file, label, class_name[0] if class_name else -1
+        return list(map(heading.index, wanted))
 
     def _padded(self, chunk: list[list[str]], wide: int) -> list[list[str]]:
         """Rows with too few fields are noted and filled up, so that counting goes on."""
@@ -242,6 +247,15 @@ class _CsvReader:
 
     def _problem(self, row: int, text: str) -> None:
         self._problems.append(f"row {self.number(row):,}: {text}")
+
+
+def _split(lines: list[str], width: int) -> list[list[str]] | None:
+    """The columns of lines that commas alone divide, at several times the speed of the csv module; else None."""
+    text = "".join(lines).replace("\r\n", "\n")
+    if '"' in text or "\r" in text or set(map(str.count, lines, repeat(","))) != {width - 1}:
+        return None
+    fields = text.replace("\n", ",").split(",")
+    return [fields[place : len(lines) * width : width] for place in range(width)]
 
 
 def _encoded(names: list[str]) -> list[bytes]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dinov2.data.tar_index.members import MemberChunk, Members
 from dinov2.data.tar_index.names import hash_names, plain_path
 
-SORTED_AT_ONCE = 1 << 21
-READ_BYTES = 1 << 23
+SORTED_AT_ONCE = 1 << 20
+READ_BYTES = 1 << 20
 NO_FILE = np.iinfo(np.int64).min  # in place of the number of a member that is no file
 
 
@@ -44,9 +44,11 @@ class SeenPaths:
 
     def _repeated(self) -> Iterator[NDArray[np.int64]]:
         """Hashes that occur more than once, from one range of values after the other."""
-        bits = max(0, (self._count - 1) // SORTED_AT_ONCE).bit_length()
+        at_once = max(SORTED_AT_ONCE, self._count >> 4)  # the file is read again for each range
+        bits = max(0, (self._count - 1) // at_once).bit_length()
         for part in range(1 << bits):
-            keys = np.sort(np.concatenate([np.zeros(0, np.uint64), *self._read(part, bits)]))
+            keys = np.concatenate([np.zeros(0, np.uint64), *self._read(part, bits)])
+            keys.sort()
             yield keys[1:][keys[1:] == keys[:-1]].view(np.int64)
 
     def _read(self, part: int, bits: int) -> Iterator[NDArray[np.uint64]]:
