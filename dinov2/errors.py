@@ -1,7 +1,8 @@
 """Errors for people: mistakes that a user can mend are shown as a message, without a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -20,6 +21,48 @@ class UserError(ValueError):
     """A mistake in a command, a configuration or a data set; its message says what to do."""
 
     exit_code = ExitCode.MISTAKE  # of the command that it ends
+
+
+class MistakesError(UserError):
+    """Several mistakes at once."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__("\n  - ".join([f"{len(texts)} things have to be mended:", *texts]))
+        self.texts = texts
+
+
+class Mistakes:
+    """Collects mistakes, so that all are shown at once instead of one at a time."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    def add(self, text: str) -> None:
+        """Note one, once."""
+        if text not in self._texts:
+            self._texts.append(text)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Note the mistake that ends the block, if one does."""
+        try:
+            yield
+        except MistakesError as error:
+            for text in error.texts:
+                self.add(text)
+        except UserError as error:
+            self.add(str(error))
+
+    def refuse(self) -> None:
+        """Raise if there are any.
+
+        Raises:
+            UserError: with all of them.
+        """
+        if len(self._texts) == 1:
+            raise UserError(self._texts[0])
+        if self._texts:
+            raise MistakesError(self._texts)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

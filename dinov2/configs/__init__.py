@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .merge import complete_config, leaf_keys, load_config_file, merge_layers, parse_overrides
+from .merge import complete_config, leaf_keys, merge_layers
+from .reading import load_config_file, parse_overrides
 from .validate import validate_config
 
 if TYPE_CHECKING:

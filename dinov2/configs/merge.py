@@ -1,18 +1,16 @@
-"""Merging the defaults, a configuration file and `key=value` arguments into one checked configuration."""
+"""Merging the defaults and layers of settings, of a file and of `key=value` arguments, into one configuration."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dinov2.errors import UserError
+from dinov2.errors import Mistakes
 
-from .schema import Config
-
-DEFAULT_FILE = Path(__file__).parent / "ssl_default_config.yaml"
+from .reading import DEFAULT_FILE, at
+from .schema import Config, rows
 
 # Two spellings of one setting: a layer that gives one of them clears the other of the layers below.
 ALTERNATIVES = (
@@ -33,77 +31,85 @@ RETIRED = {
 }
 
 
-def load_config_file(path: str | Path) -> DictConfig:
-    """Read a YAML file.
-
-    Raises:
-        UserError: if it is missing, is not YAML or is no mapping.
-    """
-    path = Path(path)
-    if not path.is_file():
-        nearby = sorted(str(p.with_suffix("").relative_to(DEFAULT_FILE.parent)) for p in _packaged_files())
-        raise UserError(f"configuration file {path} does not exist. The packaged ones are: {', '.join(nearby)}")
-    try:
-        config = OmegaConf.load(path)
-    except Exception as error:
-        raise UserError(f"{path} is not a YAML file: {error}") from error
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{path} holds a list, expected keys and values such as `train:`")
-    return config
-
-
-def parse_overrides(arguments: Sequence[str]) -> DictConfig:
-    """`key=value` arguments as a layer.
-
-    Raises:
-        UserError: for an argument without "=".
-    """
-    for argument in arguments:
-        if "=" not in argument or argument.startswith("-"):
-            raise UserError(f"argument {argument!r} is not understood: expected key=value, such as optim.epochs=10")
-    try:
-        return OmegaConf.from_dotlist(list(arguments))
-    except Exception as error:
-        raise UserError(f"arguments {' '.join(arguments)!r} cannot be read: {error}") from error
-
-
 def complete_config(layer: Mapping[str, Any] | DictConfig) -> DictConfig:
     """The defaults with one layer of settings on top; a complete configuration stays what it is."""
     return merge_layers([("the configuration", layer)])
 
 
-def merge_layers(layers: Sequence[tuple[str, Mapping[str, Any] | DictConfig]]) -> DictConfig:
+def merge_layers(
+    layers: Sequence[tuple[str, Mapping[str, Any] | DictConfig]], mistakes: Mistakes | None = None
+) -> DictConfig:
     """Put layers of settings on the defaults, later ones winning.
 
     Args:
         layers: (where it comes from, settings), the first the lowest.
+        mistakes: takes unknown keys, values of the wrong type and both spellings of one setting, which are left out.
     Raises:
-        UserError: for an unknown key, a value of the wrong type, or both spellings of one setting.
+        UserError: with all mistakes, if none are taken.
     """
-    merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(DEFAULT_FILE))
+    found = mistakes or Mistakes()
+    merged: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(DEFAULT_FILE))
     known, sections = set(leaf_keys(merged)), set(_section_keys(merged))
     for source, layer in layers:
         layer = layer if isinstance(layer, DictConfig) else OmegaConf.create(dict(layer))
-        keys = set(leaf_keys(layer))
-        _check_keys(source, keys, known, sections)
-        _clear_alternatives(source, merged, layer)
-        try:
-            merged = OmegaConf.merge(merged, layer)
-        except OmegaConfBaseException as error:
-            text = str(error).splitlines()[0]
-            if "is not a ListConfig" in text:
-                text = f"expected a list: write {error.full_key}=[...]"
-            raise UserError(f"{source}: {error.full_key}: {text}") from error
+        for mistake in _unknown_keys(set(leaf_keys(layer)), known, sections):
+            found.add(f"{source}: {mistake}")
+        settings: Any = OmegaConf.create(_only_known(OmegaConf.to_container(layer, resolve=False), known))
+        _clear_alternatives(source, merged, settings, found)
+        merged = _merge(source, merged, settings, found)
     try:
         OmegaConf.resolve(merged)
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    assert isinstance(merged, DictConfig)
+        found.add(f"{error.full_key}: {str(error).splitlines()[0]}")
+    if mistakes is None:
+        found.refuse()
     return merged
 
 
-def _packaged_files() -> Iterator[Path]:
-    return DEFAULT_FILE.parent.rglob("*.yaml")
+def _merge(source: str, merged: Any, settings: DictConfig, mistakes: Mistakes) -> Any:
+    """All settings that have the right type on top of others."""
+    try:
+        return OmegaConf.merge(merged, settings)
+    except OmegaConfBaseException:
+        kinds = {row.key: row.kind for row in rows()}
+    plain = OmegaConf.to_container(settings, resolve=False)
+    for key in leaf_keys(settings):
+        value = at(plain, key)
+        try:
+            OmegaConf.update(merged, key, value)
+        except OmegaConfBaseException:
+            mistakes.add(f"{source}: {key}={value}: expected {_in_words(kinds[key])}")
+    return merged
+
+
+def _in_words(kind: Any) -> str:
+    """What a value of a type looks like."""
+    text = getattr(kind, "__name__", str(kind)) if not str(kind).startswith("list") else str(kind)
+    what = next((words for name, words in _WORDS.items() if name in text), text)
+    return f"{what}, or null" if "None" in str(kind) else what
+
+
+_WORDS = {
+    "list[str]": "a list of texts: [one,two]",
+    "list": "a list of numbers: [1,2]",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text; '' for none",
+    "dict": "settings by name: {name: ...}",
+}
+
+
+def _only_known(plain: Any, known: set[str], prefix: str = "") -> dict[str, Any]:
+    """The settings that there are, of a nested mapping."""
+    kept: dict[str, Any] = {}
+    for key, value in plain.items():
+        name = f"{prefix}{key}"
+        if name in known:
+            kept[key] = value
+        elif isinstance(value, dict):
+            kept[key] = _only_known(value, known, f"{name}.")
+    return kept
 
 
 def leaf_keys(config: Any, prefix: str = "") -> Iterator[str]:
@@ -124,13 +130,14 @@ def _section_keys(config: Any) -> Iterator[str]:
         yield from (".".join(parts[:i]) for i in range(1, len(parts)))
 
 
-def _check_keys(source: str, keys: set[str], known: set[str], sections: set[str]) -> None:
+def _unknown_keys(keys: set[str], known: set[str], sections: set[str]) -> Iterator[str]:
     for key in sorted(keys - known):
         if key in sections:
-            raise UserError(f"{source}: {key} is a section; expected keys below it, such as {key}.{_first(key, known)}")
-        if key in RETIRED:
-            raise UserError(f"{source}: {key} is gone; its place is {RETIRED[key]}")
-        raise UserError(f"{source}: unknown key {key}; {_nearest_keys(key, known)}")
+            yield f"{key} is a section; expected keys below it, such as {key}.{_first(key, known)}"
+        elif key in RETIRED:
+            yield f"{key} is gone; its place is {RETIRED[key]}"
+        else:
+            yield f"unknown key {key}; {_nearest_keys(key, known)}"
 
 
 def _first(section: str, known: set[str]) -> str:
@@ -150,11 +157,10 @@ def _nearest_keys(key: str, known: set[str]) -> str:
     return "all keys are listed in dinov2/configs/ssl_default_config.yaml"
 
 
-def _clear_alternatives(source: str, merged: Any, layer: DictConfig) -> None:
+def _clear_alternatives(source: str, merged: Any, layer: DictConfig, mistakes: Mistakes) -> None:
     for pair in ALTERNATIVES:
         given = [key for key in pair if OmegaConf.select(layer, key) is not None]
         if len(given) == 2:
-            raise UserError(f"{source}: {pair[0]} and {pair[1]} say the same thing in two ways; keep one")
+            mistakes.add(f"{source}: {pair[0]} and {pair[1]} say the same thing in two ways; keep one")
         for key in given:
-            other = pair[1] if key == pair[0] else pair[0]
-            OmegaConf.update(merged, other, None)
+            OmegaConf.update(merged, pair[1] if key == pair[0] else pair[0], None)

@@ -2,10 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dinov2.errors import UserError, unknown_name
+from dinov2.errors import unknown_name
 
 from .tune_scores import PROBES, trackable_scores
 
@@ -20,73 +20,69 @@ def evaluates(tune: Any) -> bool:
     return bool(tune.query_dataset_path or tune.datasets)
 
 
-def check_tuning(tune: Any) -> None:
-    """Check the section.
-
-    Raises:
-        UserError: names the key, the value, and what would be right.
-    """
-    _check_data_sets(tune)
-    _check_probes(tune)
-    _check_overlaps(tune)
-    _check_tracking(tune)
+def check_tuning(cfg: Any) -> Iterator[str]:
+    """What is wrong with the section: the key, the value, and what would be right."""
+    tune = cfg.tune
+    yield from _check_data_sets(tune)
+    yield from _check_probes(tune)
+    yield from _check_overlaps(tune)
+    yield from _check_tracking(tune)
 
 
-def _check_data_sets(tune: Any) -> None:
+def _check_data_sets(tune: Any) -> Iterator[str]:
     paths = (tune.query_dataset_path, tune.test_dataset_path)
     if any(paths) and not all(paths):
-        raise UserError("tune.query_dataset_path and tune.test_dataset_path belong together: give both or none")
+        yield "tune.query_dataset_path and tune.test_dataset_path belong together: give both or none"
     for name, pair in tune.datasets.items():
         key = f"tune.datasets.{name}"
         if not re.fullmatch(r"[\w-]+", str(name)) or name in NETWORKS:
-            raise UserError(
+            yield (
                 f"{key}: expected a name of letters, digits, _ and -, not {' or '.join(NETWORKS)}, since its scores "
                 "will be called NAME.teacher.bacc_20"
             )
         if not isinstance(pair, Mapping) or sorted(pair) != sorted(PAIR) or not all(pair.values()):
-            raise UserError(f"{key}={pair}: expected two data set strings, {{query: STRING, test: STRING}}")
+            yield f"{key}={pair}: expected two data set strings, {{query: STRING, test: STRING}}"
     if evaluates(tune) and tune.tile_size < tune.crop_size:
-        raise UserError(f"tune.crop_size={tune.crop_size} does not fit into tune.tile_size={tune.tile_size}")
+        yield f"tune.crop_size={tune.crop_size} does not fit into tune.tile_size={tune.tile_size}"
 
 
-def _check_probes(tune: Any) -> None:
+def _check_probes(tune: Any) -> Iterator[str]:
     for probe in tune.probes:
         if probe not in PROBES:
-            raise unknown_name("tune.probes", probe, PROBES)
+            yield str(unknown_name("tune.probes", probe, PROBES))
     if not tune.probes or len(set(tune.probes)) < len(tune.probes):
-        raise UserError(f"tune.probes={list(tune.probes)}: expected one or more of {', '.join(PROBES)}, each once")
+        yield f"tune.probes={list(tune.probes)}: expected one or more of {', '.join(PROBES)}, each once"
     for key, what, counts in (
         ("tune.knn.nb_knn", "numbers of neighbours", tune.knn.nb_knn),
         ("tune.linear.n_last_blocks", "numbers of blocks", tune.linear.n_last_blocks),
     ):
-        if min(counts, default=0) < 1:
-            raise UserError(f"{key}={list(counts)}: expected {what}, 1 or more")
+        if not counts:
+            yield f"{key}=[]: expected {what}, 1 or more"
         if len(set(counts)) < len(counts):
-            raise UserError(f"{key}={list(counts)}: expected {what}, each once")
+            yield f"{key}={list(counts)}: expected {what}, each once"
     if not tune.knn.n_per_class_list or any(count < 1 and count != -1 for count in tune.knn.n_per_class_list):
-        raise UserError("tune.knn.n_per_class_list: expected numbers of query tiles per class, -1 for all")
+        yield "tune.knn.n_per_class_list: expected numbers of query tiles per class, -1 for all"
     if len(set(tune.knn.n_per_class_list)) < len(tune.knn.n_per_class_list):
-        raise UserError(f"tune.knn.n_per_class_list={list(tune.knn.n_per_class_list)}: expected each number once")
+        yield f"tune.knn.n_per_class_list={list(tune.knn.n_per_class_list)}: expected each number once"
 
 
-def _check_overlaps(tune: Any) -> None:
+def _check_overlaps(tune: Any) -> Iterator[str]:
     known = [*OVERLAPS, *(f"{name}.{overlap}" for name in tune.datasets for overlap in OVERLAPS)]
     for allowed in tune.allow_overlap:
         if allowed not in known:
-            raise unknown_name("tune.allow_overlap", str(allowed), known)
+            yield str(unknown_name("tune.allow_overlap", str(allowed), known))
 
 
-def _check_tracking(tune: Any) -> None:
+def _check_tracking(tune: Any) -> Iterator[str]:
     if not tune.early_stopping.enable:
         return
     if not evaluates(tune):
-        raise UserError(
-            "tune.early_stopping needs tune.query_dataset_path and tune.test_dataset_path, or tune.datasets"
-        )
+        yield "tune.early_stopping needs tune.query_dataset_path and tune.test_dataset_path, or tune.datasets"
+        return
     tracking, known = tune.early_stopping.tracking, trackable_scores(tune)
     if tracking not in known:
         nearest = difflib.get_close_matches(tracking, known, n=3, cutoff=0.4) or known[:3]
-        raise UserError(
+        yield (
             f"tune.early_stopping.tracking={tracking}: there is no such score. Of the {len(known)} that this "
             f"configuration gives, the nearest are {', '.join(nearest)}"
         )

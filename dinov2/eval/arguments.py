@@ -2,9 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from dinov2.errors import UserError
+from dinov2.errors import Mistakes
 from dinov2.hub import check_known
 from dinov2.utils.cli import run_checked
 from dinov2.utils.dataset_strings import check_places
@@ -25,21 +25,27 @@ def check_arguments(args: argparse.Namespace, *, files: bool = True) -> None:
     Args:
         files: a job may see other ones than the machine that it is submitted from.
     Raises:
-        UserError: for the first such thing.
+        UserError: with everything that is wrong.
     """
     from .settings import load_settings  # OmegaConf takes as long as all before it
 
-    cfg, keys = load_settings(args)
+    mistakes = Mistakes()
+    cfg, keys = load_settings(args, mistakes)
     if cfg.student.pretrained_weights:
-        check_known(cfg.student.pretrained_weights)
+        with mistakes.collecting():
+            check_known(cfg.student.pretrained_weights)
     if not keys.data.query_dataset:
-        raise UserError("there is nothing to learn from: name labelled tiles with --train-dataset")
-    if not files:
-        return
-    more = [*getattr(args, "test_datasets", []), getattr(args, "finetune_dataset_str", None)]
-    for string in (keys.data.query_dataset, keys.data.test_dataset, *more):
-        if string:
+        mistakes.add("there is nothing to learn from: name labelled tiles with --train-dataset")
+    for string in _named_sets(args, keys) if files else []:
+        with mistakes.collecting():
             check_places(string)
+    mistakes.refuse()
+
+
+def _named_sets(args: argparse.Namespace, keys: Any) -> list[str]:
+    """All data sets that the settings of an evaluation name."""
+    more = [*getattr(args, "test_datasets", []), getattr(args, "finetune_dataset_str", None)]
+    return list(filter(None, (keys.data.query_dataset, keys.data.test_dataset, *more)))
 
 
 def make_parser(name: str, description: str | None = None, *, add_help: bool = True) -> argparse.ArgumentParser:

@@ -113,7 +113,7 @@ def _augmented(job: Evaluation, train: LabelledSet, kind: FeatureKind) -> Callab
             batch_size=job.args.batch_size or BATCH_SIZE,
             steps=steps,
             device=job.device,
-            num_workers=job.keys.speed.num_workers,
+            num_workers=job.num_workers,
             seed=job.args.seed,
         )
 

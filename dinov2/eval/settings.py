@@ -5,7 +5,7 @@ are the fork's, may stand in it too; flags of the same meaning win over them.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -13,10 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dinov2.configs import load_config_file, merge_layers, parse_overrides, validate_config
-from dinov2.errors import UserError, unknown_name
+from dinov2.configs.schema import LARGEST
+from dinov2.configs.validate import in_words
+from dinov2.errors import Mistakes, UserError, unknown_name
 from dinov2.hub import find
 
 from .choices import CROP
+
+COMMAND_LINE = "the command line"
 
 
 @dataclass
@@ -76,29 +80,37 @@ FLAGS = {
 }
 
 
-def load_settings(args: argparse.Namespace) -> tuple[DictConfig, EvaluationKeys]:
+def load_settings(args: argparse.Namespace, mistakes: Mistakes | None = None) -> tuple[DictConfig, EvaluationKeys]:
     """The configuration of the model, and the keys of the evaluation.
 
     Args:
         args: of `base_parser`; the flags in `FLAGS` are None where they are not given.
+        mistakes: takes keys and values that are not right, which are left out.
     Raises:
-        UserError: for a key or a value that is not right.
+        UserError: with all of them, if none are taken.
     """
+    found = mistakes or Mistakes()
     layers = [("--hub-model", _layer(_published(args.hub_model)))] if args.hub_model else []
     layers += [(args.config_file, load_config_file(args.config_file))] if args.config_file else []
-    layers.append(("the command line", parse_overrides([*args.opts, *args.more_opts])))
+    layers.append((COMMAND_LINE, parse_overrides([*args.opts, *args.more_opts], found)))
     own, rest = [], []
     for source, layer in layers:
-        mine, others = _split(source, layer)
+        mine, others = _split(source, layer, found)
         own.append((source, mine))
         rest.append((source, others))
     given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag, None) is not None}
-    own.append(("the command line", _layer(given)))
+    own.append((COMMAND_LINE, _layer(given)))
     if args.untrained or args.pretrained_weights:
-        rest.append(("the command line", _layer({"student.pretrained_weights": args.pretrained_weights or ""})))
-    cfg = merge_layers(rest)
-    validate_config(cfg)
-    return cfg, _merged(own)
+        rest.append((COMMAND_LINE, _layer({"student.pretrained_weights": args.pretrained_weights or ""})))
+    cfg = merge_layers(rest, found)
+    validate_config(cfg, found)
+    keys = _merged(own, found)
+    for name, value, most in (("--seed", args.seed, 2**32 - 1), ("--resamples", args.resamples, LARGEST)):
+        if not 0 <= value <= most:
+            found.add(f"{name} {value}: expected {in_words(0, most, value)}")
+    if mistakes is None:
+        found.refuse()
+    return cfg, keys
 
 
 def _published(name: str) -> dict[str, Any]:
@@ -117,7 +129,7 @@ def _layer(values: Mapping[str, Any]) -> DictConfig:
     return layer
 
 
-def _split(source: str, layer: DictConfig) -> tuple[DictConfig, DictConfig]:
+def _split(source: str, layer: DictConfig, mistakes: Mistakes) -> tuple[DictConfig, DictConfig]:
     """The keys of an evaluation in a layer, and all others."""
     others = layer.copy()
     mine = OmegaConf.create({})
@@ -127,39 +139,42 @@ def _split(source: str, layer: DictConfig) -> tuple[DictConfig, DictConfig]:
             if key in keys:
                 OmegaConf.update(mine, f"{section.name}.{key}", others[section.name].pop(key))
             elif section.name != "data":  # which a training has as well
-                raise UserError(f"{source}: {unknown_name(f'key of {section.name}', str(key), keys)}")
+                others[section.name].pop(key)
+                mistakes.add(f"{source}: {unknown_name(f'key of {section.name}', str(key), keys)}")
         if section.name in others and not others[section.name]:
             others.pop(section.name)
     return mine, others
 
 
-def _merged(layers: list[tuple[str, DictConfig]]) -> EvaluationKeys:
+def _merged(layers: list[tuple[str, DictConfig]], mistakes: Mistakes) -> EvaluationKeys:
     merged = OmegaConf.structured(EvaluationKeys)
     for source, layer in layers:
         try:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
-            raise UserError(f"{source}: {error.full_key}: {str(error).splitlines()[0]}") from error
+            mistakes.add(f"{source}: {error.full_key}: {str(error).splitlines()[0]}")
     keys: EvaluationKeys = OmegaConf.to_object(merged)  # type: ignore[assignment]
     if isinstance(keys.knn.n_per_class_list, int):
         keys.knn.n_per_class_list = [keys.knn.n_per_class_list]
-    _check(keys)
+    for mistake in _wrong(keys):
+        mistakes.add(mistake)
     return keys
 
 
-def _check(keys: EvaluationKeys) -> None:
+def _wrong(keys: EvaluationKeys) -> Iterator[str]:
     if min(keys.knn.nb_knn, default=0) < 1:
-        raise UserError(f"nb_knn={keys.knn.nb_knn}: expected numbers of neighbours, 1 or more")
+        yield f"nb_knn={keys.knn.nb_knn}: expected numbers of neighbours, 1 or more"
     for name, values in {"nb_knn": keys.knn.nb_knn, "n_per_class_list": keys.knn.n_per_class_list}.items():
         if len(set(values)) < len(values):
-            raise UserError(f"{name}={values}: expected each number once")
+            yield f"{name}={values}: expected each number once"
     if not keys.knn.n_per_class_list or any(n < 1 and n != -1 for n in keys.knn.n_per_class_list):
-        raise UserError(
-            f"n_per_class_list={keys.knn.n_per_class_list}: expected numbers of query tiles per class, -1 for all"
-        )
-    least = {"temperature": (keys.knn.temperature, 1e-4), "n_tries": (keys.knn.n_tries, 1)}
-    least |= {"batch_size": (keys.data.batch_size, 1), "num_workers": (keys.speed.num_workers, 0)}
-    least["data.image_size"] = (keys.data.image_size, CROP)
-    for name, (value, limit) in least.items():
-        if value < limit:
-            raise UserError(f"{name}={value}: expected at least {limit:g}")
+        yield f"n_per_class_list={keys.knn.n_per_class_list}: expected numbers of query tiles per class, -1 for all"
+    for name, value, least, most in (
+        ("temperature", keys.knn.temperature, 1e-4, 1000),
+        ("n_tries", keys.knn.n_tries, 1, LARGEST),
+        ("batch_size", keys.data.batch_size, 1, LARGEST),
+        ("num_workers", keys.speed.num_workers, 0, LARGEST),
+        ("data.image_size", keys.data.image_size, CROP, 65536),
+    ):
+        if not least <= value <= most:
+            yield f"{name}={value}: expected {in_words(least, most, value)}"

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from dinov2 import distributed
+from dinov2.data.worker_count import image_bytes, usable_workers
 from dinov2.distributed.outcomes import on_main
-from dinov2.errors import UserError
+from dinov2.errors import Mistakes, UserError
 from dinov2.logging import setup_logging
 from dinov2.utils.outputs import try_file, try_folder
 
@@ -51,11 +52,20 @@ class Evaluation:
         return distributed.get_device()
 
     @property
+    def num_workers(self) -> int:
+        """Processes that decode, as many as there is room for."""
+        return usable_workers(
+            self.keys.speed.num_workers,
+            key="--num-workers",
+            batch_bytes=image_bytes(self.subject.crop_size) * self.keys.data.batch_size,
+        )
+
+    @property
     def extraction(self) -> Extraction:
         """How features are computed and where they are kept."""
         return Extraction(
             batch_size=self.keys.data.batch_size,
-            num_workers=self.keys.speed.num_workers,
+            num_workers=self.num_workers,
             on_cpu=self.keys.speed.gather_on_cpu,
             folder=self.folder / "features" if self.args.features_on_disk else None,
         )
@@ -110,7 +120,8 @@ def read_settings(args: argparse.Namespace) -> tuple[EvaluationKeys, Subject]:
     Raises:
         UserError: for settings that are not right.
     """
-    cfg, keys = load_settings(args)
+    mistakes = Mistakes()
+    cfg, keys = load_settings(args, mistakes)
     subject = Subject(
         cfg,
         weights_file=cfg.student.pretrained_weights,
@@ -118,9 +129,11 @@ def read_settings(args: argparse.Namespace) -> tuple[EvaluationKeys, Subject]:
         resize_size=args.resize_size or keys.data.resize_size,
         crop_size=args.crop_size,
     )
-    subject.check(args.features)
-    blocks = args.n_last_blocks
-    check_blocks([blocks] if isinstance(blocks, int) else blocks, available=subject.num_blocks)
+    with mistakes.collecting():
+        subject.check(args.features)
+        blocks = args.n_last_blocks
+        check_blocks([blocks] if isinstance(blocks, int) else blocks, available=subject.num_blocks)
+    mistakes.refuse()
     return keys, subject
 
 

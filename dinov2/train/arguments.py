@@ -1,10 +1,11 @@
 """The command line of a training, and what of it is checked before torch is imported."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from dinov2.errors import UserError
+from dinov2.errors import Mistakes
 from dinov2.hub import check_known
 from dinov2.utils.cli import run_checked
 from dinov2.utils.dataset_strings import INPUT_FILES, check_places
@@ -53,20 +54,37 @@ def check_arguments(args: argparse.Namespace, *, files: bool = True) -> None:
     Args:
         files: a job may see other ones than the machine that it is submitted from.
     Raises:
-        UserError: for the first such thing.
+        UserError: with everything that is wrong.
     """
     from dinov2.utils.config import get_cfg_from_args  # OmegaConf takes as long as all before it
 
-    cfg = get_cfg_from_args(args)
-    if not files:
-        return
-    for path in args.input_dir or []:
+    checks = (lambda cfg: _check_places(cfg, args.input_dir or []), _check_weights)
+    get_cfg_from_args(args, checks=checks if files else ())
+
+
+def dataset_strings(cfg: Any) -> list[str]:
+    """All data sets that a configuration names."""
+    paths = cfg.train.dataset_path
+    strings = [paths] if isinstance(paths, str) else list(paths or [])
+    strings += [cfg.tune.query_dataset_path, cfg.tune.test_dataset_path]
+    strings += [string for pair in cfg.tune.datasets.values() for string in pair.values()]
+    return list(filter(None, strings))
+
+
+def _check_places(cfg: Any, inputs: Sequence[str]) -> None:
+    mistakes = Mistakes()
+    for path in inputs:
         if not Path(path).exists():
-            raise UserError(f"--input-dir {path} does not exist")
-        if Path(path).is_file() and Path(path).suffix.lower() not in INPUT_FILES:
-            raise UserError(f"--input-dir {explain_file(path)}")
-    dataset = cfg.train.dataset_path
-    for string in [dataset] if isinstance(dataset, str) else dataset or []:
-        check_places(string)
+            mistakes.add(f"--input-dir {path} does not exist")
+        elif Path(path).is_file() and Path(path).suffix.lower() not in INPUT_FILES:
+            mistakes.add(f"--input-dir {explain_file(path)}")
+    mistakes.refuse()
+    for string in dataset_strings(cfg):
+        with mistakes.collecting():
+            check_places(string)
+    mistakes.refuse()
+
+
+def _check_weights(cfg: Any) -> None:
     if cfg.student.pretrained_weights:
         check_known(cfg.student.pretrained_weights)

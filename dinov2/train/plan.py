@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 from dinov2.configs.validate_tune import evaluates
 from dinov2.data import DataAugmentationDINO, MaskingGenerator, make_data_loader, make_dataset
 from dinov2.data.augmentations import AugmentationSettings
-from dinov2.data.datasets import TileDataset
+from dinov2.data.datasets import TileDataset, check_dataset_strings
 from dinov2.data.masking import StreamMasks
 from dinov2.data.quarantine import Quarantine
 from dinov2.data.samplers import PositionSampler
 from dinov2.data.training_view import CollateTraining, Order, TrainingView
 from dinov2.data.weighted_order import WeightedOrder, check_weights, group_weights
+from dinov2.data.worker_count import usable_workers
 from dinov2.distributed import get_global_size, is_main_process
 from dinov2.hub.frozen import check_pretrained
 from dinov2.logging.sinks import check_sinks
@@ -28,13 +29,43 @@ from dinov2.utils.atomic import write_text
 from dinov2.utils.dtype import compute_dtype
 from dinov2.utils.rng import Draw
 
+from .arguments import dataset_strings
 from .data_identity import identify_data
 from .distillation import distils, read_teacher_config
+from .resume import check_initial
 from .schedules import Timeline, resolve_timeline, scaled_learning_rate
+from .ssl_meta_arch import NUM_GLOBAL_CROPS
 from .starting_point import StartingPoint
 from .tuning import Tuner
 
 logger = logging.getLogger("dinov2")
+
+
+def _check_teacher(cfg: Any) -> None:
+    if distils(cfg):
+        read_teacher_config(cfg)
+
+
+def _check_export(cfg: Any) -> None:
+    if cfg.head.head_path:
+        StartingPoint(cfg.head)
+
+
+def _check_checkpoint(cfg: Any) -> None:
+    if cfg.MODEL.WEIGHTS and not any(Path(cfg.train.output_dir, "checkpoints").glob("step-*")):
+        check_initial(cfg.MODEL.WEIGHTS)
+
+
+# What settings name and has to be there, found out before anything is opened.
+CHECKS: tuple[Callable[[Any], None], ...] = (
+    lambda cfg: check_names(cfg.student),
+    lambda cfg: check_pretrained(cfg.student),
+    _check_teacher,
+    _check_export,
+    _check_checkpoint,
+    lambda cfg: check_dataset_strings(dataset_strings(cfg)),
+    check_sinks,
+)
 
 
 @dataclass
@@ -56,11 +87,6 @@ def plan_training(cfg: Any) -> TrainingPlan:
         UserError: if data or durations are not right.
     """
     output_dir = Path(cfg.train.output_dir)
-    check_names(cfg.student)
-    check_pretrained(cfg.student)
-    if distils(cfg):
-        read_teacher_config(cfg)
-    check_sinks(cfg)
     dataset = make_dataset(
         dataset_str=cfg.train.dataset_path, transform=build_augmentation(cfg), max_pixels=cfg.data.max_pixels
     )
@@ -106,10 +132,19 @@ def build_loader(cfg: Any, dataset: TileDataset, *, start: int, device: torch.de
     return make_data_loader(
         dataset=TrainingView(dataset, seed=cfg.train.seed, masks=masks, order=build_order(cfg, dataset)),
         batch_size=cfg.train.batch_size_per_gpu,
-        num_workers=cfg.train.num_workers,
+        num_workers=usable_workers(
+            cfg.train.num_workers, key="train.num_workers", batch_bytes=_batch_bytes(cfg, dtype)
+        ),
         sampler=PositionSampler(cfg.train.batch_size_per_gpu, start=start),
         collate_fn=CollateTraining(masks, dtype),
     )
+
+
+def _batch_bytes(cfg: Any, dtype: torch.dtype) -> int:
+    """Of the crops of a process's batch."""
+    crops = cfg.crops
+    pixels = NUM_GLOBAL_CROPS * crops.global_crops_size**2 + crops.local_crops_number * crops.local_crops_size**2
+    return int(cfg.train.batch_size_per_gpu * 3 * pixels * dtype.itemsize)
 
 
 def build_order(cfg: Any, dataset: TileDataset) -> Callable[[int], Order] | None:

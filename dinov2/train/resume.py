@@ -32,6 +32,19 @@ def build_checkpointer(cfg: Any, device: torch.device) -> Checkpointer:
     )
 
 
+def check_initial(folder: str) -> None:
+    """Check that MODEL.WEIGHTS names a checkpoint.
+
+    Raises:
+        UserError: if it does not.
+    """
+    if not Path(folder, MANIFEST).is_file():
+        raise UserError(
+            f"MODEL.WEIGHTS={folder} is no checkpoint: expected a folder checkpoints/step-XXXXXXX of a run. "
+            "Exports and published weights are loaded by --pretrained-weights or head.head_path"
+        )
+
+
 def restore(
     state: TrainState, checkpointer: Checkpointer, *, initial: str = "", allow_config_changes: bool = False
 ) -> None:
@@ -43,11 +56,7 @@ def restore(
     """
     saved = checkpointer.load_newest()
     if saved is None and initial:
-        if not Path(initial, MANIFEST).is_file():
-            raise UserError(
-                f"MODEL.WEIGHTS={initial} is no checkpoint: expected a folder checkpoints/step-XXXXXXX of a run. "
-                "Exports and published weights are loaded by --pretrained-weights or head.head_path"
-            )
+        check_initial(initial)
         state.load_networks(SavedCheckpoint(Path(initial)))
         logger.info(f"student and teacher start from {initial}")
     if saved is not None:

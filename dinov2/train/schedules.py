@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from dinov2.errors import UserError
 from dinov2.utils.utils import CosineScheduler
 
+LONGEST = 10**8  # iterations: 800 MB for each schedule
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -75,6 +77,11 @@ def _period(epochs: float | None, epoch_length: int) -> int:
 
 
 def _check_timeline(timeline: Timeline) -> None:
+    if timeline.total > LONGEST:
+        raise UserError(
+            f"the training would last {timeline.total:,d} iterations, expected {LONGEST:,d} at most: lower "
+            "optim.epochs or train.OFFICIAL_EPOCH_LENGTH, or set optim.max_iter"
+        )
     for key, value in (("warmup", timeline.warmup), ("freeze_last_layer", timeline.freeze_last_layer)):
         if value >= timeline.total > 0 and value > 0:
             raise UserError(

@@ -46,7 +46,7 @@ from dinov2.train.hooks import (
 from dinov2.train.loop import is_finished, save_interrupted, take_steps
 from dinov2.train.optimization import build_grad_scaler, build_optimizer
 from dinov2.train.outcome import describe_outcome
-from dinov2.train.plan import TrainingPlan, build_quarantine, plan_training
+from dinov2.train.plan import CHECKS, TrainingPlan, build_quarantine, plan_training
 from dinov2.train.preemption import Interrupted
 from dinov2.train.resume import attach_metrics_file, build_checkpointer, restore
 from dinov2.train.run_folder import locked, set_aside
@@ -67,7 +67,7 @@ __all__ = ["build_model", "do_test", "do_train", "get_args_parser", "main"]
 
 def main(args: argparse.Namespace) -> int:
     """Run the training command."""
-    cfg = setup(args)
+    cfg = setup(args, checks=CHECKS)
     try:
         with nullcontext() if args.eval_only else locked(Path(cfg.train.output_dir)):
             plan = plan_training(cfg)

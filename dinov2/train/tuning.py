@@ -15,6 +15,7 @@ import torch
 from dinov2.configs.tune_scores import TEACHER, full_name, trackable_scores
 from dinov2.data.datasets import TileDataset
 from dinov2.data.transforms import make_classification_eval_transform
+from dinov2.data.worker_count import image_bytes, usable_workers
 from dinov2.errors import UserError
 from dinov2.eval.features import Extraction, Features, Network, Rounds, extract_features, plain_rounds
 from dinov2.eval.knn_votes import KnnSettings
@@ -95,7 +96,11 @@ class Tuner:
         networks = {name: self._network(name, backbone, model) for name, backbone in backbones.items()}
         how = Extraction(
             batch_size=self.cfg.tune.knn.batch_size,
-            num_workers=self.cfg.train.num_workers,
+            num_workers=usable_workers(
+                self.cfg.train.num_workers,
+                key="train.num_workers",
+                batch_bytes=image_bytes(self.cfg.tune.crop_size) * self.cfg.tune.knn.batch_size,
+            ),
             on_cpu=self.cfg.tune.knn.gather_on_cpu,
             rounds=rounds,
         )

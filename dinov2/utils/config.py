@@ -6,14 +6,14 @@ Nothing slow is imported before the configuration is checked.
 import argparse
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from dinov2.configs import leaf_keys, load_config_file, merge_layers, parse_overrides, validate_config
-from dinov2.errors import UserError
+from dinov2.errors import Mistakes, UserError
 
 from .atomic import write_text
 from .dataset_strings import absolute_dataset_string, datasets_of_inputs
@@ -24,26 +24,31 @@ PATHS = ("MODEL.WEIGHTS", "head.head_path", "distillation.config_file", "distill
 logger = logging.getLogger("dinov2")
 
 
-def get_cfg_from_args(args: argparse.Namespace) -> DictConfig:
+def get_cfg_from_args(args: argparse.Namespace, *, checks: Sequence[Callable[[DictConfig], None]] = ()) -> DictConfig:
     """Merge defaults, configuration file and `key=value` arguments, and check the result.
 
+    Args:
+        checks: of what settings name, which raise a UserError.
     Raises:
-        UserError: for anything in them that is not right.
+        UserError: with everything in them that is not right.
     """
     for given in (*args.opts, args.output_dir, *(getattr(args, "input_dir", None) or ())):
         _refuse_bytes(given)
-    layers = []
-    if args.config_file:
-        layers.append((args.config_file, load_config_file(args.config_file)))
-    overrides = parse_overrides(args.opts)
+    mistakes = Mistakes()
+    layers = [(args.config_file, load_config_file(args.config_file))] if args.config_file else []
+    overrides = parse_overrides(args.opts, mistakes)
     if OmegaConf.select(overrides, "train.output_dir"):
-        raise UserError("train.output_dir is set by --output-dir")
+        mistakes.add("train.output_dir is set by --output-dir")
     if getattr(args, "input_dir", None) and OmegaConf.select(overrides, "train.dataset_path"):
-        raise UserError("--input-dir and train.dataset_path both name the tiles to train on; give one of them")
+        mistakes.add("--input-dir and train.dataset_path both name the tiles to train on; give one of them")
     layers.append(("the command line", overrides))
     layers.append(("the command line", _options_as_layer(args)))
-    cfg = merge_layers(layers)
-    validate_config(cfg)
+    cfg = merge_layers(layers, mistakes)
+    validate_config(cfg, mistakes)
+    for check in checks:
+        with mistakes.collecting():
+            check(cfg)
+    mistakes.refuse()
     for key, value in absolute_paths({key: OmegaConf.select(cfg, key) for key in leaf_keys(cfg)}).items():
         OmegaConf.update(cfg, key, value)
     return cfg
@@ -88,8 +93,12 @@ def _options_as_layer(args: argparse.Namespace) -> DictConfig:
     return config
 
 
-def setup(args: argparse.Namespace) -> DictConfig:
-    """Check the configuration, join the other processes, prepare the run folder, log and seed."""
+def setup(args: argparse.Namespace, *, checks: Sequence[Callable[[DictConfig], None]] = ()) -> DictConfig:
+    """Check the configuration, join the other processes, prepare the run folder, log and seed.
+
+    Args:
+        checks: see `get_cfg_from_args`.
+    """
     import torch
 
     from dinov2 import distributed
@@ -98,7 +107,7 @@ def setup(args: argparse.Namespace) -> DictConfig:
 
     from .rng import seed_everything, use_deterministic_kernels
 
-    cfg = get_cfg_from_args(args)
+    cfg = get_cfg_from_args(args, checks=checks)
     use_deterministic_kernels(cfg.train.deterministic)
     distributed.enable(overwrite=True)
     torch.backends.cuda.matmul.allow_tf32 = True

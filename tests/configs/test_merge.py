@@ -1,5 +1,7 @@
 """The schema is closed, layers win in order, and mistakes are answered with what is right."""
 
+import re
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -12,7 +14,8 @@ from dinov2.configs import (
     parse_overrides,
     validate_config,
 )
-from dinov2.errors import UserError
+from dinov2.configs.schema import rows
+from dinov2.errors import Mistakes, MistakesError, UserError
 
 # eval/knn*.yaml have keys of an evaluation too: tests/eval/test_settings.py reads them.
 PACKAGED = sorted(
@@ -109,3 +112,55 @@ def test_missing_and_broken_files(tmp_path):
 def test_values_that_cannot_work(section, message):
     with pytest.raises(UserError, match=message):
         validate_config(complete_config(section))
+
+
+@pytest.mark.parametrize("value", ["nan", "-.inf", "1e300", "12345678901234567890"])
+def test_numbers_without_sense(value):
+    """Of every key that is a number, or a list of them: one line each."""
+    ranged = [row for row in rows() if row.range]
+    texts = [f"{row.key}=[{value}]" if "list" in str(row.kind) else f"{row.key}={value}" for row in ranged]
+    mistakes = Mistakes()
+    validate_config(merge_layers([("", parse_overrides(texts))], mistakes), mistakes)
+    with pytest.raises(MistakesError) as error:
+        mistakes.refuse()
+    for row in ranged:
+        assert any(f"{row.key}=" in line and "\n" not in line for line in error.value.texts), row.key
+
+
+def test_every_number_has_a_range():
+    numbers = [row for row in rows() if re.search("int|float", str(row.kind))]
+    assert not [row.key for row in numbers if row.range is None]
+    assert not [row.key for row in rows() if row.range and row not in numbers]
+
+
+def test_all_mistakes_at_once():
+    """Unknown keys, types, ranges, names and combinations, of the file and the command line."""
+    file = {"optim": {"epoch": 3, "epochs": "many", "warmup_pct": 0.1, "warmup_epochs": 1}}
+    arguments = ["train.seed=-1", "train.centering=sinkhorn", "crops.local_crops_size=90", "optim.scaling_rule=none"]
+    mistakes = Mistakes()
+    cfg = merge_layers([("a.yaml", file), ("the command line", parse_overrides(arguments))], mistakes)
+    validate_config(cfg, mistakes)
+    with pytest.raises(UserError) as error:
+        mistakes.refuse()
+    first, *lines = str(error.value).split("\n  - ")
+    assert first == "7 things have to be mended:"
+    expected = ["unknown key optim.epoch", "two ways", "optim.epochs=many: expected a number", "train.seed=-1"]
+    expected += ["did you mean sinkhorn_knopp", "crops.local_crops_size=90", "optim.lr, which is 0"]
+    assert all(part in line for part, line in zip(expected, lines, strict=True)), lines
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("train.num_workers=1e3", "a whole number"),
+        ("optim.clip_grad=yes", "a number"),
+        ("train.keep_every=some", "a whole number, or null"),
+        ("train.deterministic=maybe", "true or false"),
+        ("wandb.exp_name=null", "a text; '' for none"),
+        ("wandb.tags=a", r"a list of texts: \[one,two\]"),
+        ("tune.knn.nb_knn=5", r"a list of numbers: \[1,2\]"),
+    ],
+)
+def test_wrong_types_are_answered_with_the_right_one(argument, expected):
+    with pytest.raises(UserError, match=f"{argument.partition('=')[0]}=.*: expected {expected}"):
+        merge_layers([("the command line", parse_overrides([argument]))])

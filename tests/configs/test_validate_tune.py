@@ -25,7 +25,7 @@ PAIR = {"query": "ImageFolder:root=a", "test": "ImageFolder:root=b"}
         ({"probes": ["knn", "liner"]}, "unknown tune.probes 'liner': did you mean linear"),
         ({"probes": []}, "one or more of knn, linear, log_regression"),
         ({"probes": ["knn", "knn"]}, "each once"),
-        ({"knn": {"nb_knn": [0]}}, r"tune.knn.nb_knn=\[0\]: expected numbers of neighbours"),
+        ({"knn": {"nb_knn": [0]}}, r"tune.knn.nb_knn=\[0\]: expected at least 1"),
         ({"knn": {"n_per_class_list": [0]}}, "-1 for all"),
         ({"knn": {"nb_knn": [5, 1, 5]}}, r"tune.knn.nb_knn=\[5, 1, 5\]: .* each once"),
         ({"knn": {"n_per_class_list": [2, 2]}}, "tune.knn.n_per_class_list=.*: expected each number once"),

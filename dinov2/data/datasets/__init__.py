@@ -9,7 +9,7 @@ from .image_net import ImageNet
 from .image_net_22k import ImageNet22k
 from .knn import KNNDataset
 from .pathology import PathologyDataset, PathologyFoundationDataset
-from .registry import DATASETS, DatasetSpec, parse_dataset_string
+from .registry import DATASETS, DatasetSpec, check_dataset_strings, parse_dataset_string
 
 __all__ = [
     "DATASETS",
@@ -27,5 +27,6 @@ __all__ = [
     "TilePlace",
     "TileReadError",
     "UnknownGroupsError",
+    "check_dataset_strings",
     "parse_dataset_string",
 ]

@@ -1,10 +1,10 @@
 """Decoding every tile of a data set before anything depends on it."""
 
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 from dinov2.distributed import get_global_rank, get_global_size
+from dinov2.utils.machine import usable_cores
 
 from .base import TileDataset, TileReadError
 from .problems import Problems
@@ -21,7 +21,7 @@ def check_images(dataset: TileDataset) -> None:
         UserError: how many cannot be used, and what is wrong with the first few.
     """
     mine = range(get_global_rank(), len(dataset), get_global_size())
-    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    num_threads = usable_cores()
     logger.info(f"decoding {len(mine):,} images, to find out which cannot be used")
     problems = Problems()
 

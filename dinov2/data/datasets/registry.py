@@ -13,12 +13,12 @@
 What each key means stands at the class. How values are quoted stands in `dinov2.utils.dataset_strings`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dinov2.errors import UserError, unknown_name
-from dinov2.utils.dataset_strings import split_dataset_string
+from dinov2.errors import Mistakes, UserError, unknown_name
+from dinov2.utils.dataset_strings import check_places, split_dataset_string
 
 from .base import TileDataset
 from .csv_list import CSVListDataset
@@ -160,3 +160,17 @@ def parse_dataset_string(text: str) -> tuple[DatasetSpec, dict[str, Any]]:
         raise UserError(f"{unknown_name('data set', name, DATASETS)}\nData sets are written\n  {known}")
     spec = DATASETS[name]
     return spec, spec.read(name, pairs)
+
+
+def check_dataset_strings(texts: Iterable[str]) -> None:
+    """Check that strings are right and name files and folders that there are; nothing is opened.
+
+    Raises:
+        UserError: with all that is wrong.
+    """
+    mistakes = Mistakes()
+    for text in texts:
+        with mistakes.collecting():
+            parse_dataset_string(text)
+            check_places(text)
+    mistakes.refuse()
