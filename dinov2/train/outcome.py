@@ -22,7 +22,7 @@ def describe_outcome(tracked: EarlyStopping, *, iteration: int, total: int, outp
     if best.is_file():
         lines.append(
             f"best teacher, by {tracked.score_name} (tune.early_stopping.tracking), of iteration "
-            f"{tracked.best_iteration:,}: {best}"
+            f"{tracked.best_iteration:,}{'' if tracked.best_iteration else ' (before the first step)'}: {best}"
         )
     lines.append(f"last teacher: {last}")
     weights = quote(str(best if best.is_file() else last))

@@ -61,6 +61,10 @@ def test_without_scores_there_are_still_the_commands(tmp_path, rows):
     assert f"python -m dinov2.visualize.run {tmp_path}" in said
 
 
+def test_a_training_that_never_got_better_says_that_its_best_teacher_is_untrained(tmp_path):
+    assert "of iteration 0 (before the first step): " in outcome(tmp_path, [ROWS[1] | {"iteration": 0}, ROWS[2]])
+
+
 def test_folders_with_spaces_can_be_pasted(tmp_path):
     (tmp_path / "my runs").mkdir()
     said = outcome(tmp_path / "my runs", ROWS)

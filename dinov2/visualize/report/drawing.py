@@ -124,7 +124,10 @@ def _name_runs(figure: "Figure", plot: Plot, columns: int) -> None:
     if not colours:
         return
     handles = [Line2D([], [], color=colour_of(number), linewidth=2) for number in colours.values()]
-    figure.legend(handles, map(_short, colours), loc="outside upper left", ncols=columns)
+    names = list(map(_short, colours))
+    # Below each other where they are wider than a panel, which is what a telephone shows at a time.
+    columns = columns if sum(map(len, names)) <= LONGEST_NAME else 1
+    figure.legend(handles, names, loc="outside upper left", ncols=columns)
 
 
 def _short(name: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -10,6 +11,9 @@ from PIL import Image
 
 from dinov2.errors import UserError
 from dinov2.visualize.report import pictures, write_report
+from dinov2.visualize.report.drawing import draw
+from dinov2.visualize.report.figures import make_plots
+from dinov2.visualize.report.run_folder import read_runs
 
 EVIL = '<script>alert("x")</script>'
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -90,6 +94,26 @@ def test_the_page_needs_nothing_else_and_its_parts_find_each_other(make_run, tmp
     }
     assert page.tags["svg"] == page.tags["figure"] == text.count('role="img"') == text.count("aria-describedby")
     assert set(re.findall(r"#[0-9a-f]{6}\b", text.split("</style>", 1)[1])) == set()  # colours are the page's own
+
+
+def test_on_a_narrow_screen_cells_say_whose_they_are_and_figures_scroll(make_run, tmp_path):
+    names = ["a-run-with-a-long-name", 'one with "quotes"']
+    write_report([make_run(name) for name in names], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    facts = text.split("<tbody>")[1].split("</tbody>")[0]
+    labels = re.findall(r'<td data-label="([^"]*)">', facts)
+    assert [unescape(label) for label in labels] == names * (len(labels) // 2)
+    assert facts.count("<td") == len(labels) > 10
+    assert text.count('<div class="drawing" tabindex="0"><svg') == text.count("<svg")
+
+
+def test_names_of_runs_that_are_wider_than_a_panel_stand_below_each_other(make_run):
+    places = {}
+    for length in (5, 30):
+        runs = read_runs([make_run(f"{letter * length}") for letter in "ab"])
+        (legend,) = draw(next(iter(make_plots(runs)))).legends
+        places[length] = legend._ncols > 1
+    assert places == {5: True, 30: False}
 
 
 def test_a_page_without_figures(make_run, tmp_path):
