@@ -57,6 +57,7 @@ def cohort_of_rows(folder: Path, suffix: str = "") -> list[str]:
 
 
 def test_rows_keep_their_cohort_and_place(cohorts: Path) -> None:
+    (cohorts / "._A_entries.npy").write_bytes(b"what macOS puts beside a file on other disks")
     assert join(cohorts) == []
     joined = np.load(cohorts / "pretrain_entries.npy")
     assert joined.dtype == np.dtype("<u8") and joined.shape == (9, 5) and joined.flags.c_contiguous

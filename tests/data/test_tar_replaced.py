@@ -14,11 +14,13 @@ from dinov2.data.tar_index import (
     GroupRequest,
     IndexReport,
     LabelColumns,
+    VerifyRequest,
     group_entries,
     load_entries,
     load_groups,
     load_names,
     replaced,
+    verify_dataset,
 )
 from dinov2.data.tar_index import names as names_module
 
@@ -118,6 +120,12 @@ def test_lists_labels_and_groups_mean_the_last_copy(tmp_path: Path) -> None:
     group_entries(GroupRequest(tar, tmp_path, csv=table, columns=columns))
     groups = load_groups(tmp_path, None)
     assert groups is not None and list(groups.names) == ["0", "1"] and groups.sizes.tolist() == [1, 2]
+
+
+def test_verification_knows_what_an_index_leaves_out(tmp_path: Path) -> None:
+    tar = make(tmp_path / "t.tar", ["a.jpg=old", ".b.jpg=b", "c.jpg=c", "a.jpg=new", "d.jpg h a.jpg", "c.jpg d"])
+    assert index(tar).tiles == 2
+    assert verify_dataset(VerifyRequest(tar, tmp_path, decode=False)).good
 
 
 def test_hashes_are_sorted_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

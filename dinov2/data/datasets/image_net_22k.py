@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dinov2.data.file_reader import FileReader
+from dinov2.data.hidden import is_hidden
 from dinov2.data.tar_index.headers import BLOCK
 from dinov2.data.tar_index.members import Members
 from dinov2.errors import UserError
@@ -60,7 +61,7 @@ class ImageNet22k(TileDataset):
         Raises:
             UserError: if there are no tars, or one is damaged.
         """
-        class_ids = sorted(path.stem for path in self.root.glob("*.tar"))
+        class_ids = sorted(path.stem for path in self.root.glob("*.tar") if not is_hidden(path.name))
         if not class_ids:
             raise UserError(f"folder {self.root} has no tars; expected one for each class, such as n01440764.tar")
         self.extra.mkdir(parents=True, exist_ok=True)
@@ -192,8 +193,8 @@ def _entries(root: Path, class_ids: list[str]) -> np.ndarray:
     for class_index, class_id in enumerate(class_ids):
         for chunk in Members(root / f"{class_id}.tar"):
             for place, path in enumerate(chunk.paths):
-                if place in chunk.targets or not chunk.sizes[place]:
-                    continue  # a hard link or an empty file
+                if place in chunk.targets or not chunk.sizes[place] or chunk.hidden[place]:
+                    continue  # a hard link, an empty file, or what a system keeps beside the images
                 names.append(os.fsdecode(path))
                 classes.append(class_index)
                 starts.append(int(chunk.starts[place]) - BLOCK)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dinov2.data.groups import Groups
+from dinov2.data.hidden import is_hidden
 from dinov2.data.tar_index.class_ids import CLASS_IDS, settle_class_ids
 from dinov2.data.tar_index.crc import crc_name, drop_stale_crc, load_crc32
 from dinov2.data.tar_index.errors import (
@@ -140,7 +141,8 @@ def _input(request: ConcatRequest, cohort: str) -> str:
 def _find_cohorts(request: ConcatRequest, report: ConcatReport) -> list[str]:
     """Names of the cohorts to join, sorted."""
     ending = "_" + entries_name(None, request.suffix)
-    found = sorted(path.name.removesuffix(ending) for path in request.root.glob("*" + ending))
+    files = (path.name for path in request.root.glob("*" + ending) if not is_hidden(path.name))
+    found = sorted(name.removesuffix(ending) for name in files)
     if request.cohorts:
         missing = sorted(set(request.cohorts) - set(found))
         if missing:

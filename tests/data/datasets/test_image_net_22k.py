@@ -1,6 +1,7 @@
 """ImageNet-22k: tars of classes, their entries, and what is wrong with some of them."""
 
 import gzip
+import io
 import tarfile
 from pathlib import Path
 
@@ -40,6 +41,20 @@ def test_entries_go_from_the_header_to_the_end(tmp_path):
     assert (dataset.get_class_id(3), dataset.find_class_id(0)) == ("n02", "n01")
     place = dataset.locate(1)
     assert (Path(place.archive).name, place.member, place.start) == ("n01.tar", "n01_1.png", found[1][2] + 512)
+
+
+def test_nothing_hidden_is_an_image_or_a_class(tmp_path):
+    image_net_22k(tmp_path)
+    (tmp_path / "tars" / "._n01.tar").write_bytes(b"AppleDouble")
+    images = np.load(tmp_path / "extra" / "entries.npy")["filename"].tolist()
+    with tarfile.open(tmp_path / "tars" / "n01.tar", "a") as tar:
+        for name in ("._n01_0.png", "__MACOSX/n01_0.png"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            tar.addfile(info, io.BytesIO(b"fork"))
+    ImageNet22k(root=str(tmp_path / "tars"), extra=str(tmp_path / "extra")).dump_extra()
+    assert np.load(tmp_path / "extra" / "entries.npy")["filename"].tolist() == images
+    assert np.load(tmp_path / "extra" / "class-ids.npy").tolist() == ["n01", "n02"]
 
 
 def test_entries_that_dinov2_has_written(tmp_path):
