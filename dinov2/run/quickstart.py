@@ -7,6 +7,7 @@ import argparse
 import json
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # started by its path: make the package importable without an installation
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from dinov2.errors import UserError
+from dinov2.errors import ExitCode, UserError
 from dinov2.utils.atomic import write_text
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import ENDING, run_command
 from dinov2.utils.dataset_strings import join_dataset_string
 from dinov2.utils.outputs import try_folder
 
@@ -186,16 +187,24 @@ def run(*arguments: object) -> None:
 
 
 def run_program(*arguments: object) -> None:
-    """Show a command and run it.
+    """Show a command and run it; it gets the signals that end this one, once each, and says what it does about them.
 
     Raises:
         UserError: if it fails; it has said why.
+        SystemExit: if a signal has ended it, or made it save and end.
     """
     command = [str(argument) for argument in arguments]
     shown = ["python" if part == sys.executable else part for part in command]
     sys.stdout.write(f"\n$ {shlex.join(shown)}\n")
     sys.stdout.flush()
-    status = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+    # In a session of its own, which the terminal's signals do not reach.
+    with subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True) as process:
+        before = {number: signal.signal(number, lambda sent, frame: process.send_signal(sent)) for number in ENDING}
+        status = process.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if status == ExitCode.INTERRUPTED or -status in ENDING:
+        sys.exit(status if status > 0 else 128 - status)
     if status:
         raise UserError(f"the command above failed with status {status}; its message says why")
 

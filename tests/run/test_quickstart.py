@@ -1,17 +1,22 @@
 """The quick start on a user's folder, shortened, and how it splits tiles."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import exit_codes, forked, is_running, wait_until
 from PIL import Image
 
 from dinov2.errors import UserError
+from dinov2.run import quickstart
 from dinov2.run.quickstart import get_args_parser, main
 from dinov2.run.tile_sets import tiles_of_folder, write_tile_sets
+from dinov2.utils.cli import run_command
 
 SHORT = ["optim.max_iter=3", "train.batch_size_per_gpu=4", "train.num_workers=0", "tune.tune_every_iterations=2"]
 
@@ -114,3 +119,18 @@ def test_a_failing_step_ends_with_its_message(folder, tmp_path):
     assert found.returncode == 2
     assert "did you mean optim.max_iter" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_program_that_runs(number, tmp_path):
+    started = tmp_path / "started"
+    code = f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(120)"
+
+    def work(rank: int) -> None:
+        run_command(lambda: quickstart.run("-c", f"import signal; signal.signal(2, signal.SIG_DFL); {code}"))
+
+    with forked(work, logs=tmp_path / "logs") as [process]:
+        child = int(wait_until(lambda: started.exists() and started.read_text()))
+        os.kill(process.pid, number)
+        assert exit_codes([process], 30) == [128 + number]
+        assert not is_running(child)
