@@ -15,17 +15,8 @@ EXTRAS = {
     "hdf5": ["h5py>=3.5"],
     "export": ["timm>=1.0.16", "transformers>=4.48", "onnx>=1.16", "onnxscript", "onnxruntime>=1.18"],
     "dev": [
-        *(
-            "pytest",
-            "pytest-xdist",
-            "hypothesis",
-            "ruff",
-            "mypy",
-            "pre-commit",
-            "matplotlib",
-            "tensorboard",
-            "h5py>=3.5",
-        ),
+        *("pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "pre-commit"),
+        *("matplotlib", "tensorboard", "h5py>=3.5"),
         # Whose models exported and imported weights are compared with.
         *("timm>=1.0.16", "transformers>=4.48", "onnx>=1.16", "onnxscript", "onnxruntime>=1.18"),
     ],
