@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from dinov2.configs.unused import unused_settings
 from dinov2.configs.validate_tune import evaluates
 from dinov2.data import DataAugmentationDINO, MaskingGenerator, make_data_loader, make_dataset
 from dinov2.data.augmentations import AugmentationSettings
@@ -94,7 +95,12 @@ def plan_training(cfg: Any) -> TrainingPlan:
     # Tiles of one step: of all processes and micro-batches.
     global_batch_size = cfg.train.batch_size_per_gpu * get_global_size() * cfg.train.gradient_accumulation_factor
     timeline = resolve_timeline(cfg, num_samples=len(dataset), global_batch_size=global_batch_size)
-    cfg.optim.lr = scaled_learning_rate(cfg, global_batch_size)
+    rate = scaled_learning_rate(cfg, global_batch_size)
+    if cfg.optim.lr == rate:  # as a run writes it into its config.yaml
+        cfg.optim.lr = 0.0
+    for line in unused_settings(cfg, processes=get_global_size()):
+        logger.warning(line)
+    cfg.optim.lr = rate
     logger.info(f"learning rate {cfg.optim.lr:.3g} for a batch of {global_batch_size}")
     logger.info(f"iterations: {timeline}")
     if is_main_process():

@@ -189,6 +189,7 @@ def test_a_run_with_relative_paths_goes_on_from_anywhere(image_folder, tmp_path,
     assert main(get_args_parser().parse_intermixed_args(again)) == 0
     log = tmp_path / "run" / "logs" / "log.txt"
     assert "is finished" in log.read_text()
+    assert "optim.lr=" not in log.read_text()  # the scaled one in config.yaml is no setting without effect
     (image_folder / "a" / "more.jpg").write_bytes((image_folder / "a" / "a00.jpg").read_bytes())
     with pytest.raises(UserError, match="24 tiles .* -> 25 tiles"):
         main(get_args_parser().parse_intermixed_args(again))
