@@ -69,7 +69,9 @@ def make_parser(name: str, description: str | None = None, *, add_help: bool = T
     )
     model.add_argument("--untrained", action="store_true", help="evaluate random weights, to compare with")
     model.add_argument("--resize-size", type=int, metavar="PIXELS", help="shorter side that tiles are resized to")
-    model.add_argument("--crop-size", type=int, default=CROP, metavar="PIXELS", help="side of the centre cut out")
+    model.add_argument(
+        "--crop-size", type=int, metavar="PIXELS", help=f"side of the centre cut out (default: the run's, or {CROP})"
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--train-dataset", metavar="STRING", help="labelled tiles to learn from")
     data.add_argument("--val-dataset", metavar="STRING", help="labelled tiles to be scored on")
@@ -131,7 +133,7 @@ def _add_linear(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_log_regression(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(resize_size=RESIZE_OF_LOG_REGRESSION)
+    parser.set_defaults(usual_resize=RESIZE_OF_LOG_REGRESSION)
     fit = parser.add_argument_group("regression")
     fit.add_argument("--test-datasets", nargs="+", default=[], metavar="STRING", help="more tiles to be scored on")
     fit.add_argument("--finetune-dataset-str", metavar="STRING", help="labelled tiles to choose C on")

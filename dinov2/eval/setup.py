@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from dinov2 import distributed
+from dinov2.configs.validate_tune import evaluates
 from dinov2.data.worker_count import image_bytes, usable_workers
 from dinov2.distributed.outcomes import on_main
 from dinov2.errors import Mistakes, UserError
 from dinov2.logging import setup_logging
 from dinov2.utils.outputs import try_file, try_folder
 
+from .choices import CROP
 from .features import Extraction
 from .labelled import LabelledSet, match_sets, open_labelled
 from .results import Row, markdown_table, write_results
 from .settings import EvaluationKeys, load_settings
 from .subject import Subject
 from .tokens import check_blocks
+from .unused import unused_flags
 
 logger = logging.getLogger("dinov2")
 
@@ -126,8 +130,7 @@ def read_settings(args: argparse.Namespace) -> tuple[EvaluationKeys, Subject]:
         cfg,
         weights_file=cfg.student.pretrained_weights,
         untrained_seed=args.seed if args.untrained else None,
-        resize_size=args.resize_size or keys.data.resize_size,
-        crop_size=args.crop_size,
+        **image_sizes(args, cfg, keys),
     )
     with mistakes.collecting():
         subject.check(args.features)
@@ -135,6 +138,43 @@ def read_settings(args: argparse.Namespace) -> tuple[EvaluationKeys, Subject]:
         check_blocks([blocks] if isinstance(blocks, int) else blocks, available=subject.num_blocks)
     mistakes.refuse()
     return keys, subject
+
+
+def image_sizes(args: argparse.Namespace, cfg: DictConfig, keys: EvaluationKeys) -> dict[str, int]:
+    """`resize_size` and `crop_size`: as flags say, else of the run whose configuration this is, else the usual ones.
+
+    A run that scores itself while it trains has sizes for that. Those of another follow from its global crops, with
+    the usual margin around them.
+    """
+    resize, crop = getattr(args, "usual_resize", None) or keys.data.resize_size, CROP
+    if is_run(cfg) and not args.crop_size:
+        if evaluates(cfg.tune):
+            resize, crop = cfg.tune.tile_size, cfg.tune.crop_size
+        else:
+            resize, crop = round(resize * cfg.crops.global_crops_size / CROP), cfg.crops.global_crops_size
+    return {"resize_size": args.resize_size or resize, "crop_size": args.crop_size or crop}
+
+
+def is_run(cfg: DictConfig) -> bool:
+    """Whether a configuration is the config.yaml of a run, which names its folder."""
+    return bool(cfg.train.output_dir != ".")
+
+
+def _say(name: str, args: argparse.Namespace, keys: EvaluationKeys, subject: Subject) -> None:
+    """How images are shown to the model, and what was given without effect."""
+    mean, std = (list(subject.cfg.augmentation[name]) for name in ("mean", "std"))
+    owner = f", as {args.config_file} has it" if is_run(subject.cfg) else ""
+    logger.info(
+        f"images: shorter side {subject.resize_size} px, of which {subject.crop_size} px are cut out, patches of "
+        f"{subject.cfg.student.patch_size} px, mean {mean}, std {std}{owner}; --resize-size and --crop-size set sizes"
+    )
+    if is_run(subject.cfg) and subject.weights_file and not args.pretrained_weights:
+        logger.warning(
+            f"the weights are {subject.weights_file}, which the run started from, and not what it learnt: name an "
+            "export of it with --pretrained-weights"
+        )
+    for line in unused_flags(name, args, keys):
+        logger.warning(line)
 
 
 def _try_outputs(args: argparse.Namespace) -> None:
@@ -158,6 +198,7 @@ def evaluation(name: str, args: argparse.Namespace) -> Iterator[Evaluation]:
     try:
         on_main(lambda: _try_outputs(args))
         setup_logging(args.output_dir)
+        _say(name, args, keys, subject)
         yield Evaluation(name, args, keys, subject)
     finally:
         if joins:
