@@ -65,6 +65,12 @@ class Mistakes:
             raise MistakesError(self._texts)
 
 
+class LostRankError(UserError):
+    """Another process of the run has not come, has ended or does not answer."""
+
+    exit_code = ExitCode.LOST_RANK
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not known, with the nearest known ones."""
     known = sorted(known)

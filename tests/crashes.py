@@ -49,7 +49,7 @@ def planned(plan: str, ranks: Sequence[int] = (0,)):
     return prepare
 
 
-def run(arguments: list[str], logs: Path, *, ranks: int = 1, prepare=report_every_step, timeout: float = 60) -> list:
+def run(arguments: list[str], logs: Path, *, ranks: int = 1, prepare=report_every_step, timeout: float = 240) -> list:
     """Run a training to its end; exit codes of its processes, None for those that did not end."""
     with forked(run_training, arguments, prepare, ranks=ranks, logs=logs) as processes:
         return exit_codes(processes, timeout)

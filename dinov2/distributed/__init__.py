@@ -16,9 +16,11 @@ from .group import (
     get_local_size,
     is_enabled,
     is_main_process,
+    ranks_waited_for,
     set_timeout,
 )
 from .last_collective import describe_last_collective
+from .whereabouts import set_activity
 
 __all__ = [
     "LaunchEnvironment",
@@ -39,5 +41,7 @@ __all__ = [
     "get_local_size",
     "is_enabled",
     "is_main_process",
+    "ranks_waited_for",
+    "set_activity",
     "set_timeout",
 ]

@@ -29,13 +29,38 @@ class LaunchEnvironment:
     master_addr: str = "127.0.0.1"
     master_port: int = 0
 
+    def how_to_start(self, variables: Mapping[str, str]) -> str:
+        """What starts all processes of such a run, and how to run one alone."""
+        if self.launcher == "slurm":
+            return (
+                f"SLURM's variables say that this is one of {self.world_size} tasks: `srun -n {self.world_size} python "
+                "...` starts all of them, in a script for sbatch or after salloc. For one process alone, as in a shell "
+                "of `srun --pty bash`, write `env -u SLURM_STEP_NUM_TASKS python ...`"
+            )
+        if "TORCHELASTIC_RUN_ID" in variables:
+            return "torchrun starts them: the same command on each of its --nnodes machines, with one --rdzv_endpoint"
+        return (
+            f"RANK={self.rank}, WORLD_SIZE={self.world_size} and MASTER_ADDR={self.master_addr} are set: torchrun, "
+            "which sets them, starts all processes. For one process alone `unset RANK WORLD_SIZE`"
+        )
+
 
 def detect_environment(variables: Mapping[str, str]) -> LaunchEnvironment:
     """Read the launch environment from environment variables.
 
     Raises:
-        UserError: if only some of torchrun's variables are set, or one is no number.
+        UserError: if only some of torchrun's variables are set, or one is not right.
     """
+    found = _read_environment(variables)
+    if not (0 <= found.rank < found.world_size and 0 <= found.master_port < 1 << 16):
+        raise UserError(
+            f"the environment says that this is rank {found.rank} of {found.world_size}, which meet at port "
+            f"{found.master_port}: ranks count from 0, and ports end at 65535. See RANK, WORLD_SIZE and MASTER_PORT"
+        )
+    return found
+
+
+def _read_environment(variables: Mapping[str, str]) -> LaunchEnvironment:
     present = [name for name in TORCHRUN_VARIABLES if name in variables]
     if len(present) == len(TORCHRUN_VARIABLES):
         return _from_torchrun(variables)
@@ -76,7 +101,7 @@ def _from_slurm(variables: Mapping[str, str]) -> LaunchEnvironment:
         world_size=world_size,
         local_rank=_number(variables, "SLURM_LOCALID"),
         local_world_size=max(world_size // len(nodes), 1),
-        master_addr=nodes[0],
+        master_addr=nodes[0] if len(nodes) > 1 else "127.0.0.1",  # the name of a machine need not lead to it
         master_port=_number(variables, "MASTER_PORT") if "MASTER_PORT" in variables else job_port,
     )
 

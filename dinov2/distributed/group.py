@@ -7,9 +7,13 @@ import torch
 import torch.distributed as dist
 
 from .environment import LaunchEnvironment, detect_environment
+from .last_collective import recorded
+from .meeting import meet
 from .network import interface_towards, own_name_leads_nowhere
+from .whereabouts import Whereabouts
 
 _launch = LaunchEnvironment("alone")
+_board: Whereabouts | None = None  # what the ranks of a group do
 
 
 def enable(
@@ -23,11 +27,13 @@ def enable(
     Args:
         set_cuda_current_device: make this process's GPU the current one.
         overwrite: join again where this process already has; otherwise a second call is an error.
-        timeout: how long a collective waits for a lost rank.
+        timeout: how long the others are waited for, and how long a collective waits for a lost rank.
     Raises:
+        LostRankError: if others do not come.
+        UserError: if the environment is not right.
         RuntimeError: if called twice without `overwrite`.
     """
-    global _launch
+    global _launch, _board
     if dist.is_initialized() and not overwrite:
         raise RuntimeError("the process group exists already; enable(overwrite=True) makes a new one")
     disable()
@@ -37,16 +43,17 @@ def enable(
         torch.cuda.set_device(device)
     if _launch.launcher != "alone":
         _choose_interface(_launch)
-        dist.init_process_group(
-            # Flags and objects travel between CPUs and wait for no GPU.
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            init_method=f"tcp://{_launch.master_addr}:{_launch.master_port}"
-            if _launch.launcher == "slurm"
-            else "env://",
-            rank=_launch.rank,
-            world_size=_launch.world_size,
-            timeout=timeout,
-        )
+        store = meet(_launch, os.environ, timeout)
+        _board = Whereabouts(store.clone(), _launch)  # type: ignore[attr-defined]  # missing in torch's stubs
+        with recorded("forming the group"):
+            dist.init_process_group(
+                # Flags and objects travel between CPUs and wait for no GPU.
+                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+                store=store,
+                rank=_launch.rank,
+                world_size=_launch.world_size,
+                timeout=timeout,
+            )
     return _launch
 
 
@@ -67,10 +74,18 @@ def set_timeout(timeout: timedelta) -> None:
 
 def disable() -> None:
     """Leave the process group, if there is one."""
-    global _launch
+    global _launch, _board
+    if _board is not None:
+        _board.close()
+        _board = None
     if dist.is_initialized():
         dist.destroy_process_group()
     _launch = LaunchEnvironment("alone")
+
+
+def ranks_waited_for() -> list[str]:
+    """What the ranks do that this one waits for, or that are not heard of, as far as that is known."""
+    return _board.behind if _board is not None else []
 
 
 def is_enabled() -> bool:

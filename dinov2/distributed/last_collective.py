@@ -26,6 +26,11 @@ def recorded(name: str, tensor: Tensor | None = None) -> Iterator[None]:
     _running = False
 
 
+def progress() -> tuple[int, float | None]:
+    """Number of the last collective, and the seconds for which it has waited; None if it is finished."""
+    return _number, time.monotonic() - _begun if _running else None
+
+
 def describe_last_collective() -> str:
     """The last collective in words."""
     if not _number:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from dinov2.data.worker_setup import start_workers
-from dinov2.errors import ExitCode, UserError
+from dinov2.errors import ExitCode, LostRankError, UserError
 from dinov2.utils.garbage import SteadyGarbageCollection
 
 from .preemption import StopSignals
@@ -26,12 +26,6 @@ class LostWorkerError(UserError):
     """A process that reads tiles ended by itself."""
 
     exit_code = ExitCode.FAILED
-
-
-class LostRankError(UserError):
-    """Another process of the run ended or does not answer."""
-
-    exit_code = ExitCode.LOST_RANK
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,8 @@ class Supervisor:
 
     def start(self, loader: DataLoader) -> Iterator[Any]:
         """Begin the training's pass over its loader."""
-        batches = start_workers(loader)
+        with self.phase(Phase.DATA):
+            batches = start_workers(loader)
         self._keep("training", batches)
         return batches
 
@@ -64,6 +59,13 @@ class Supervisor:
             with self.phase(Phase.STEP):
                 yield batch  # type: ignore[misc]  # None only where a stop was asked for
             self.garbage.step()
+
+    @contextmanager
+    def steering(self) -> Iterator[None]:
+        """Inside the block signals to stop wait for the end of a step, and garbage is collected at chosen steps."""
+        self.watchdog.show_stacks_on_request()  # in the log, which is open by now
+        with self.garbage, self.signals:
+            yield
 
     def phase(self, phase: Phase) -> AbstractContextManager[None]:
         """Watch how long a block takes."""
@@ -90,20 +92,15 @@ class Supervisor:
 
 @contextmanager
 def supervision(limits: TimeLimits) -> Iterator[Supervisor]:
-    """Watch over the training inside the block; after it the process is as it was.
+    """Watch over the run inside the block; after it the process is as it was.
 
     Raises:
         LostWorkerError: where an error is due to a loader worker that died.
         LostRankError: where an error is due to another process of the run that is gone.
     """
     workers: list[BaseProcess] = []
-    with (
-        _explained_losses(workers),
-        SteadyGarbageCollection() as garbage,
-        Watchdog(limits) as watchdog,
-        StopSignals() as signals,
-    ):
-        yield Supervisor(signals, watchdog, garbage, workers)
+    with _explained_losses(workers), Watchdog(limits) as watchdog:
+        yield Supervisor(StopSignals(), watchdog, SteadyGarbageCollection(), workers)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import argparse
 import logging
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ from dinov2.train.supervision import Supervisor, supervision
 from dinov2.train.throughput import ThroughputMeter, describe_step
 from dinov2.train.tuning import write_scores
 from dinov2.train.watchdog import Phase, TimeLimits
-from dinov2.utils.config import setup, write_config
+from dinov2.utils.config import get_cfg_from_args, join, write_config
 
 logger = logging.getLogger("dinov2")
 
@@ -67,21 +67,33 @@ __all__ = ["build_model", "do_test", "do_train", "get_args_parser", "main"]
 
 def main(args: argparse.Namespace) -> int:
     """Run the training command."""
-    cfg = setup(args, checks=CHECKS)
-    try:
-        with nullcontext() if args.eval_only else locked(Path(cfg.train.output_dir)):
-            plan = plan_training(cfg)
-            model = build_model(cfg, plan.start)
-            if args.eval_only:
-                do_test(cfg, model, plan)
-            else:
-                allowed = args.allow_config_changes
-                do_train(cfg, model, resume=not args.no_resume, plan=plan, allow_config_changes=allowed)
-    except Interrupted:
+    cfg = get_cfg_from_args(args, checks=CHECKS)
+    with supervision(TimeLimits.from_config(cfg)) as supervisor:
+        with supervisor.phase(Phase.MEETING):
+            join(cfg, timeout=supervisor.watchdog.timeout(Phase.OPENING))
+        try:
+            run(cfg, args, supervisor)
+        except Interrupted:
+            distributed.disable()
+            raise
         distributed.disable()
-        raise
-    distributed.disable()
     return 0
+
+
+def run(cfg: Any, args: argparse.Namespace, supervisor: Supervisor) -> None:
+    """Train, or evaluate what was trained, as one of the processes that have met."""
+    with ExitStack() as folder:
+        with supervisor.phase(Phase.OPENING):
+            if not args.eval_only:
+                folder.enter_context(locked(Path(cfg.train.output_dir)))
+            plan = plan_training(cfg)
+        with supervisor.phase(Phase.BUILDING):
+            model = build_model(cfg, plan.start)
+        if args.eval_only:
+            do_test(cfg, model, plan)
+            return
+        allowed = args.allow_config_changes
+        do_train(cfg, model, not args.no_resume, plan=plan, allow_config_changes=allowed, supervisor=supervisor)
 
 
 def build_model(cfg: Any, start: StartingPoint | None = None) -> SSLMetaArch:
@@ -109,6 +121,7 @@ def do_train(
     *,
     plan: TrainingPlan | None = None,
     allow_config_changes: bool = False,
+    supervisor: Supervisor | None = None,
 ) -> dict[str, float]:
     """Train to the end of the schedule.
 
@@ -117,30 +130,38 @@ def do_train(
         resume: go on from the newest checkpoint in the output folder, if there is one.
         plan: of `plan_training(cfg)`; made here if not given.
         allow_config_changes: see `check_settings`.
+        supervisor: watches over the run; made here if not given.
     Returns:
         The mean of every metric over the iterations done here and before.
     Raises:
         Interrupted: if a signal asked to stop; the state is saved, and the same call goes on.
     """
+    if supervisor is None:
+        with supervision(TimeLimits.from_config(cfg)) as supervisor:
+            return do_train(
+                cfg, model, resume, plan=plan, allow_config_changes=allow_config_changes, supervisor=supervisor
+            )
     plan = plan or plan_training(cfg)
     output_dir = Path(cfg.train.output_dir)
     total = plan.timeline.total
-    state = build_state(cfg, model, plan)
-    checkpointer = build_checkpointer(cfg, model.device)
-    if not resume:
-        set_aside(output_dir)
-    if plan.start is not None:
-        state.iteration, state.samples_consumed = plan.start.iteration, plan.start.iteration * plan.global_batch_size
-    restore(state, checkpointer, initial=cfg.MODEL.WEIGHTS, allow_config_changes=allow_config_changes)
-    write_config(cfg)
-    if is_finished(state, total):
-        logger.info(f"the run in {output_dir} is finished ({state.iteration} of {total} iterations); nothing to do")
-        tell_outcome(state, total, output_dir)
-        return global_averages(state.metrics)
-    sinks = make_sinks(cfg, output_dir, start=state.iteration)
-    attach_metrics_file(state, output_dir, sinks)
-    quarantine = build_quarantine(cfg, plan.dataset)
-    with supervision(TimeLimits.from_config(cfg)) as supervisor:
+    with supervisor.phase(Phase.RESUMING):
+        state = build_state(cfg, model, plan)
+        checkpointer = build_checkpointer(cfg, model.device)
+        if not resume:
+            set_aside(output_dir)
+        if plan.start is not None:
+            state.iteration = plan.start.iteration
+            state.samples_consumed = state.iteration * plan.global_batch_size
+        restore(state, checkpointer, initial=cfg.MODEL.WEIGHTS, allow_config_changes=allow_config_changes)
+        write_config(cfg)
+        if is_finished(state, total):
+            logger.info(f"the run in {output_dir} is finished ({state.iteration} of {total} iterations); nothing to do")
+            tell_outcome(state, total, output_dir)
+            return global_averages(state.metrics)
+        sinks = make_sinks(cfg, output_dir, start=state.iteration)
+        attach_metrics_file(state, output_dir, sinks)
+        quarantine = build_quarantine(cfg, plan.dataset)
+    with supervisor.steering():
         hooks = build_hooks(cfg, plan, checkpointer, output_dir, sinks, supervisor)
         if state.hooks_pending:
             run_hooks(hooks, state, total=total, supervisor=supervisor)

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from dinov2.data.reading_now import all_readings
-from dinov2.distributed import describe_last_collective, set_timeout
+from dinov2.distributed import describe_last_collective, ranks_waited_for, set_activity, set_timeout
 from dinov2.errors import ExitCode
 from dinov2.logging import log_descriptor
 
@@ -43,6 +43,10 @@ LAST_WORDS = 30  # seconds for all of the report
 class Phase(Enum):
     """What a run does; the value is what the log calls it."""
 
+    MEETING = "meeting the other processes"
+    OPENING = "opening the data sets"
+    BUILDING = "building the model and loading its weights"
+    RESUMING = "looking for a checkpoint to go on from"
     DATA = "waiting for a batch"
     AGREEMENT = "waiting for the batches of other ranks"
     STEP = "a training step"
@@ -50,7 +54,9 @@ class Phase(Enum):
     SAVE = "saving"
 
 
+_BEGINNING = (Phase.MEETING, Phase.OPENING, Phase.BUILDING, Phase.RESUMING)
 _SETTINGS = {
+    **dict.fromkeys(_BEGINNING, "train.save_timeout"),
     Phase.DATA: "train.data_timeout",
     Phase.AGREEMENT: f"train.data_timeout + {COLLECTIVE_MARGIN:.0f}",
     Phase.STEP: "train.step_timeout",
@@ -73,7 +79,7 @@ class TimeLimits:
     step: float = 60.0  # at least; 5 times the median step where that is longer, 5 times this for the first step
     data: float = 120.0  # a batch
     evaluation: float = 1800.0  # a batch of an evaluation, or its vote
-    save: float = 1800.0  # a checkpoint or an export
+    save: float = 1800.0  # a checkpoint or an export, and each part of the beginning
 
     @classmethod
     def from_config(cls, cfg: Any) -> "TimeLimits":
@@ -102,9 +108,9 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> "Watchdog":
-        # `kill -QUIT` shows the stacks of a process that goes on.
-        faulthandler.register(signal.SIGQUIT, file=log_descriptor(), all_threads=True)
+        self.show_stacks_on_request()
         self._thread.start()
+        set_activity(self.describe)
         return self
 
     def __exit__(
@@ -114,6 +120,17 @@ class Watchdog:
         self._ended.set()
         self._thread.join()
         faulthandler.unregister(signal.SIGQUIT)
+
+    def show_stacks_on_request(self) -> None:
+        """Let `kill -QUIT` show the stacks of a process that goes on, in its log if it has one by now."""
+        faulthandler.register(signal.SIGQUIT, file=log_descriptor(), all_threads=True)
+
+    def describe(self) -> str:
+        """The present phase in words."""
+        if (current := self._current) is None:
+            return "between two phases"
+        seconds = f"{time.monotonic() - current.begun:.0f} s"
+        return ", ".join([f"{current.phase.value} for {seconds}", *map(str, all_readings()[:2])])
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
@@ -139,8 +156,16 @@ class Watchdog:
             return self._step_limit() if self.limits.step else float("inf")
         if phase is Phase.AGREEMENT:
             return self.limit(Phase.DATA) + COLLECTIVE_MARGIN
+        if phase is Phase.MEETING:
+            return self.limit(Phase.OPENING) + COLLECTIVE_MARGIN  # who waits for others gives up by itself
+        if phase in _BEGINNING:
+            return max(self.limit(Phase.SAVE), SLOW_STEP * self.limits.step or float("inf"))
         limits = {Phase.DATA: self.limits.data, Phase.EVALUATION: self.limits.evaluation, Phase.SAVE: self.limits.save}
         return limits[phase] or float("inf")
+
+    def timeout(self, phase: Phase) -> timedelta:
+        """The limit of a phase as others take it."""
+        return timedelta(seconds=min(self.limit(phase), LONGEST_TIMEOUT))
 
     def _step_limit(self) -> float:
         if not self._steps:
@@ -188,6 +213,7 @@ class Watchdog:
                 f"this process hangs: {current.phase.value} has taken {seconds:.1f} s, more than {current.limit:.1f} s "
                 f"({setting}). Stacks of all threads follow in the log of this process",
                 describe_last_collective(),
+                *(f"it waits for {rank}" for rank in ranks_waited_for()),
                 *map(str, all_readings()),
                 *(f"loader worker {child.pid} is {process_state(child.pid)}" for child in active_children()),
             ]

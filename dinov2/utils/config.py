@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,13 @@ def setup(args: argparse.Namespace, *, checks: Sequence[Callable[[DictConfig], N
     Args:
         checks: see `get_cfg_from_args`.
     """
+    cfg = get_cfg_from_args(args, checks=checks)
+    join(cfg)
+    return cfg
+
+
+def join(cfg: DictConfig, *, timeout: timedelta = timedelta(minutes=30)) -> None:
+    """Join the other processes within some time, prepare the run folder, log and seed."""
     import torch
 
     from dinov2 import distributed
@@ -107,9 +115,8 @@ def setup(args: argparse.Namespace, *, checks: Sequence[Callable[[DictConfig], N
 
     from .rng import seed_everything, use_deterministic_kernels
 
-    cfg = get_cfg_from_args(args, checks=checks)
     use_deterministic_kernels(cfg.train.deterministic)
-    distributed.enable(overwrite=True)
+    distributed.enable(overwrite=True, timeout=timeout)
     torch.backends.cuda.matmul.allow_tf32 = True
     on_main(lambda: try_folder(Path(cfg.train.output_dir)))
     setup_logging(cfg.train.output_dir)
@@ -117,7 +124,6 @@ def setup(args: argparse.Namespace, *, checks: Sequence[Callable[[DictConfig], N
     logger.info(
         f"{distributed.get_global_size()} process(es), device {distributed.get_device()}, torch {torch.__version__}"
     )
-    return cfg
 
 
 def write_config(cfg: DictConfig) -> None:

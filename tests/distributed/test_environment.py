@@ -55,8 +55,13 @@ def test_slurm():
 
 
 def test_a_step_on_some_nodes_of_the_job_meets_on_its_own_first_node():
+    found = detect_environment({**SLURM, "SLURM_JOB_NODELIST": "gpu[01-03]", "SLURM_STEP_NODELIST": "gpu[02-03]"})
+    assert (found.master_addr, found.local_world_size) == ("gpu02", 8)
+
+
+def test_tasks_on_one_node_need_no_name():
     found = detect_environment({**SLURM, "SLURM_STEP_NODELIST": "gpu03"})
-    assert (found.master_addr, found.local_world_size) == ("gpu03", 16)
+    assert (found.master_addr, found.local_world_size) == ("127.0.0.1", 16)
 
 
 def test_old_and_missing_names_of_the_node_list():

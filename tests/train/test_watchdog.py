@@ -195,5 +195,5 @@ def test_the_last_collective_is_named(tmp_path):
     with forked(sleep_instead_of_reducing, ranks=2, logs=tmp_path) as processes:
         assert exit_codes(processes, 30) == [ExitCode.HUNG] * 2
     waiting, sleeping = ((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
-    assert re.search(r"collective number 2, all_reduce_sum of \(4,\) float32, begun .* s ago, not finished", waiting)
-    assert re.search(r"collective number 1, all_reduce_sum of \(3, 2\) float32, begun .* s ago, finished", sleeping)
+    assert re.search(r"collective number 3, all_reduce_sum of \(4,\) float32, begun .* s ago, not finished", waiting)
+    assert re.search(r"collective number 2, all_reduce_sum of \(3, 2\) float32, begun .* s ago, finished", sleeping)
