@@ -14,7 +14,7 @@ from dinov2.errors import UserError
 from .datasets import ConcatTileDataset, TileDataset, parse_dataset_string
 from .decoding import MAX_PIXELS
 from .samplers import EpochSampler, InfiniteSampler, ShardedInfiniteSampler
-from .worker_setup import WorkerSetup
+from .worker_setup import worker_options
 
 logger = logging.getLogger("dinov2")
 
@@ -83,12 +83,10 @@ def make_data_loader(
         dataset,
         sampler=sampler,
         batch_size=batch_size,
-        num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         drop_last=drop_last,
         persistent_workers=persistent_workers and num_workers > 0,
-        collate_fn=collate_fn,
-        worker_init_fn=WorkerSetup(num_workers),
+        **worker_options(num_workers, collate_fn),
     )
 
 

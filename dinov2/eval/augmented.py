@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dinov2.data.worker_setup import WorkerSetup, start_workers
+from dinov2.data.worker_setup import start_workers, worker_options
 from dinov2.distributed import all_gather_rows, get_global_rank, get_global_size
 from dinov2.utils.rng import Draw, derive_seed, seeded
 
@@ -56,9 +56,8 @@ def augmented_batches(
     loader: DataLoader[Any] = DataLoader(
         AugmentedStream(dataset, seed=seed),
         batch_sampler=mine,
-        num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=WorkerSetup(num_workers),
+        **worker_options(num_workers),
     )
     for images, rows in start_workers(loader):
         with torch.no_grad():

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from dinov2.data.worker_setup import WorkerSetup, start_workers
+from dinov2.data.worker_setup import start_workers, worker_options
 from dinov2.distributed import get_global_rank, get_global_size
 from dinov2.errors import UserError
 from dinov2.utils.progress import Progress
@@ -129,9 +129,8 @@ def _batches(dataset: Dataset, device: torch.device, how: Extraction) -> Iterato
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=mine,
-        num_workers=how.num_workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=WorkerSetup(how.num_workers),
+        **worker_options(how.num_workers),
     )
     rounds = math.ceil(samples / (how.batch_size * world))
     for number, batch in enumerate(how.rounds(start_workers(loader), rounds)):

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from dinov2 import distributed
 from dinov2.configs.validate_tune import evaluates
 from dinov2.data.worker_count import image_bytes, usable_workers
+from dinov2.data.worker_setup import explained_worker_losses
 from dinov2.distributed.outcomes import on_main
 from dinov2.errors import Mistakes, UserError
 from dinov2.logging import setup_logging
@@ -199,7 +200,8 @@ def evaluation(name: str, args: argparse.Namespace) -> Iterator[Evaluation]:
         on_main(lambda: _try_outputs(args))
         setup_logging(args.output_dir)
         _say(name, args, keys, subject)
-        yield Evaluation(name, args, keys, subject)
+        with explained_worker_losses():
+            yield Evaluation(name, args, keys, subject)
     finally:
         if joins:
             distributed.disable()

@@ -1,6 +1,5 @@
 """What watches over a training loop: requests to stop, hangs, lost processes, pauses of the garbage collector."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +10,8 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from dinov2.data.worker_setup import start_workers
-from dinov2.errors import ExitCode, LostRankError, UserError
+from dinov2.data.worker_setup import explained_worker_losses, start_workers
+from dinov2.errors import LostRankError
 from dinov2.utils.garbage import SteadyGarbageCollection
 
 from .preemption import StopSignals
@@ -20,12 +19,6 @@ from .watchdog import Phase, TimeLimits, Watchdog
 
 T = TypeVar("T")
 _END: Any = object()
-
-
-class LostWorkerError(UserError):
-    """A process that reads tiles ended by itself."""
-
-    exit_code = ExitCode.FAILED
 
 
 @dataclass(frozen=True)
@@ -105,34 +98,15 @@ def supervision(limits: TimeLimits) -> Iterator[Supervisor]:
 
 @contextmanager
 def _explained_losses(workers: Sequence[BaseProcess]) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except (RuntimeError, OSError, EOFError) as error:
-        text = " ".join(str(error).split())
-        if text.startswith("DataLoader worker") or (not isinstance(error, RuntimeError) and _has_lost(workers)):
-            raise LostWorkerError(
-                f"a process that reads tiles has ended by itself ({text}). Most often the machine ran out of memory: "
-                "`dmesg` or the scheduler's log says so. Set train.num_workers or train.batch_size_per_gpu lower, or "
-                "ask for more memory; the same command goes on from the last checkpoint"
-            ) from error
-        if isinstance(error, dist.DistError) or "gloo" in text or "pair closure" in text:
-            raise LostRankError(
-                f"another process of this run has ended or does not answer ({text}). Its own log, logs/log.txt or "
-                "logs/log.txt.rankN in the output folder, says why; the same command goes on from the last checkpoint"
-            ) from error
-        raise
-
-
-def _has_lost(workers: Sequence[BaseProcess], patience: float = 1.0) -> bool:
-    """Whether a worker has died; a connection to it fails up to `patience` seconds before that is known."""
-    deadline = time.monotonic() + patience
-    try:
-        while all(worker.exitcode in (None, 0) for worker in workers):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-    except RuntimeError:  # by which torch tells it
-        pass
-    return True
+    with explained_worker_losses(workers):
+        try:
+            yield
+        except RuntimeError as error:
+            text = " ".join(str(error).split())
+            if isinstance(error, dist.DistError) or "gloo" in text or "pair closure" in text:
+                raise LostRankError(
+                    f"another process of this run has ended or does not answer ({text}). Its own log, logs/log.txt or "
+                    "logs/log.txt.rankN in the output folder, says why; the same command goes on from the last "
+                    "checkpoint"
+                ) from error
+            raise
