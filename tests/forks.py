@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from ranks import free_port
+from torch.utils.data import get_worker_info
 
 from dinov2.data.datasets import ImageFolderDataset
 from dinov2.train.train import get_args_parser, main
@@ -61,7 +62,8 @@ def read_without_end(fifo: Path) -> Callable[[int], None]:
     reads = []
 
     def leading_to_fifo(self, index):
-        reads.append(index)
+        if get_worker_info() is not None:  # what opens a data set asks for paths as well
+            reads.append(index)
         return fifo if len(reads) == 6 else path_of(self, index)
 
     def prepare(rank: int) -> None:

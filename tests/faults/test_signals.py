@@ -41,16 +41,21 @@ PLACES: dict[str, tuple[object, str, int]] = {
 
 
 def training(images: Path, output: Path, *overrides: str) -> list[str]:
-    """Arguments of a training that evaluates, exports and saves every other step."""
-    sets = [f'tune.{name}_dataset_path=ImageFolder:root="{images}"' for name in ("query", "test")]
+    """Arguments of a training that exports and saves every other step."""
     return arguments(
         images,
         output,
         *(f"optim.max_iter={STEPS}", "evaluation.eval_period_iterations=2"),
-        *(*sets, "tune.tile_size=28", "tune.crop_size=28", "tune.knn.nb_knn=[1]", "tune.knn.batch_size=6"),
-        *("tune.tune_every_iterations=2", "train.batch_size_per_gpu=2", "train.keep_last=0"),
+        *("train.batch_size_per_gpu=2", "train.keep_last=0"),
         *overrides,
     )
+
+
+def evaluations(images: Path) -> list[str]:
+    """Settings of an evaluation every other step."""
+    sets = [f'tune.{name}_dataset_path=ImageFolder:root="{images}"' for name in ("query", "test")]
+    sizes = ["tune.tile_size=28", "tune.crop_size=28", "tune.knn.nb_knn=[1]", "tune.knn.batch_size=6"]
+    return [*sets, *sizes, "tune.tune_every_iterations=2"]
 
 
 def signal_at(place: str, signals: list[int], ranks: list[int], output: Path) -> Callable[[int], None]:
@@ -118,7 +123,8 @@ QUICK = [
 def test_no_finished_step_is_lost(number, to, place, image_folder, tmp_path):
     output, logs = tmp_path / "run", tmp_path / "logs"
     prepare = signal_at(place, [number], [1] if to == "one rank" else [0, 1], output)
-    with forked(run_training, training(image_folder, output), prepare, ranks=2, logs=logs) as processes:
+    command = training(image_folder, output, *(evaluations(image_folder) if "evaluation" in place else []))
+    with forked(run_training, command, prepare, ranks=2, logs=logs) as processes:
         assert exit_codes(processes, 60) == [ExitCode.INTERRUPTED] * 2, (logs / "rank0.txt").read_text()
     assert_saved(output, logs, 2)
     assert number.name in (logs / "rank0.txt").read_text().splitlines()[-1]
@@ -140,7 +146,7 @@ def test_a_second_signal_while_the_state_is_saved(image_folder, tmp_path):
 
         os.fsync = interrupted_fsync
 
-    options = ["train.save_frequency=0", "evaluation.eval_period_iterations=0", "tune.tune_every_iterations=30"]
+    options = ["train.save_frequency=0", "evaluation.eval_period_iterations=0"]
     with forked(run_training, training(image_folder, output, *options), prepare, logs=logs) as processes:
         assert exit_codes(processes, 60) == [ExitCode.INTERRUPTED]
     assert_saved(output, logs, 1)
@@ -178,7 +184,12 @@ def test_a_finished_run_that_is_asked_to_stop_is_finished(image_folder, tmp_path
 
 def test_an_evaluation_that_was_broken_off_is_made_up_for(image_folder, tmp_path):
     whole, broken, logs = tmp_path / "whole", tmp_path / "broken", tmp_path / "logs"
-    options = ["optim.max_iter=4", "tune.early_stopping.enable=true", "tune.early_stopping.tracking=bacc_1"]
+    options = [
+        *evaluations(image_folder),
+        "optim.max_iter=4",
+        "tune.early_stopping.enable=true",
+        "tune.early_stopping.tracking=bacc_1",
+    ]
     train(*(image_folder, whole), *training(image_folder, whole, *options)[4:])
     prepare = signal_at("evaluation", [signal.SIGTERM], [0], broken)  # of the teacher after two steps
     with forked(run_training, training(image_folder, broken, *options), prepare, logs=logs) as processes:
@@ -195,15 +206,14 @@ def test_an_evaluation_that_was_broken_off_is_made_up_for(image_folder, tmp_path
 
 def test_workers_that_are_stuck_do_not_keep_the_state_from_being_saved(image_folder, tmp_path):
     output, logs = tmp_path / "run", tmp_path / "logs"
-    options = ["train.num_workers=1", "tune.tune_every_iterations=30", "train.save_frequency=0"]
+    options = ["train.num_workers=1", "train.save_frequency=0"]
     stuck = read_without_end(tmp_path / "fifo")
 
     def prepare(rank):
         count_steps(output.with_name(f"{output.name}.steps{rank}"))
         stuck(rank)
 
-    no_evaluation = ["tune.query_dataset_path=null", "tune.test_dataset_path=null"]
-    command = training(image_folder, output, *options, *no_evaluation)
+    command = training(image_folder, output, *options)
     with forked(run_training, command, prepare, logs=logs) as processes:
         wait_until(lambda: finished_steps(output, 1)[0] >= 2)  # the third batch is what never comes
         os.kill(processes[0].pid, signal.SIGTERM)
@@ -213,7 +223,7 @@ def test_workers_that_are_stuck_do_not_keep_the_state_from_being_saved(image_fol
 
 def test_a_signal_to_the_whole_job_spares_the_workers_until_the_state_is_saved(image_folder, tmp_path):
     output, logs = tmp_path / "run", tmp_path / "logs"
-    options = ["train.num_workers=2", "tune.tune_every_iterations=30"]
+    options = ["train.num_workers=2"]
 
     def own_group(rank):
         count_steps(output.with_name(f"{output.name}.steps{rank}"))

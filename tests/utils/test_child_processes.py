@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ METHODS = ("fork", "spawn", "forkserver")
 
 def use_a_pool(method: str, path: Path) -> None:
     """A command whose pool is at work, and by then deaf to signals of others."""
+    forkserver._forkserver.__init__()  # a server that the tests have started is none of this forked process
     with ProcessPoolExecutor(1, multiprocessing.get_context(method), initializer=follow_parent) as pool:
         report(path, pool.submit(os.getpid).result())
         pool.submit(time.sleep, 120).result()
