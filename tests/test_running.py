@@ -69,7 +69,8 @@ def test_the_batch_script_requeues_what_was_interrupted(status, requeued, tmp_pa
 
 def test_the_table_of_statuses_is_complete():
     table = TEXT.split("## Exit status")[1].split("##")[0]
-    assert [int(status) for status in re.findall(r"^\| (\d+) \|", table, re.M)] == [int(code) for code in ExitCode]
+    statuses = map(int, re.findall(r"^\| (\d+) \|", table, re.M))
+    assert [status for status in statuses if status <= 128] == [int(code) for code in ExitCode]  # not those of signals
 
 
 def test_the_table_of_limits_is_right():
