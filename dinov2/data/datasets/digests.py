@@ -36,7 +36,7 @@ class TileDigest:
         """Take in an array of any type, which may be mapped into memory: it is read piece by piece."""
         self.add_texts([str(array.dtype), str(array.shape)])
         for first in range(0, len(array), PIECE_ROWS):
-            self._digest.update(np.ascontiguousarray(array[first : first + PIECE_ROWS]).tobytes())
+            self._digest.update(np.ascontiguousarray(array[first : first + PIECE_ROWS]).data)
 
     def add_file(self, path: Path) -> None:
         """Take in the path, the size and the time of the last change of a file.
