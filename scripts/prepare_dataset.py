@@ -40,6 +40,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that check the tiles"
     )
+    parser.add_argument(
+        "--max_pixels", "--max-pixels", type=int, help="of a tile, where training raises data.max_pixels"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a tar that is there")
     return parser.parse_args(argv)
 

@@ -53,6 +53,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--no-decode", dest="decode", action="store_false", help="do not decode the images")
     parser.add_argument("--write_crc", "--write-crc", action="store_true", help="record the CRC-32 of every tile")
+    parser.add_argument(
+        "--max_pixels", "--max-pixels", type=int, help="of a tile, where training raises data.max_pixels"
+    )
     parser.add_argument("--report", type=Path, help="where to list bad tiles (default: beside the index)")
     return parser.parse_args(argv)
 

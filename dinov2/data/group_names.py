@@ -36,6 +36,7 @@ logger = logging.getLogger("dinov2")
 MOST_SINGLE = 0.75  # share of the groups that may be of one tile
 MOST_NAMELESS = 0.05  # share of the tiles whose path names no slide, which count for themselves
 _DIGITS = re.compile(r"\d+")
+_PAIR_IN_FRONT = re.compile(r"(\d{1,18})[_-](\d{1,18})[_-](?=.*[^\W\d_])")
 _LEAST_STEP = 8  # pixels; numbers that move in such steps are coordinates
 
 
@@ -46,16 +47,21 @@ class _Form:
         self._is_cut = is_cut
         self._hashes = [array("q") for _ in range(numbers + 1)]
         self._first, self._last = array("q"), array("q")  # values of the first and last of several numbers
+        self._in_front: tuple[set[int], set[int]] = (set(), set())  # values of two numbers that names begin with
         self._widths: tuple[set[int], set[int]] = (set(), set())  # how many digits these have
         self._is_padded = False  # whether the first has zeros in front
         self._is_counted = True  # whether all names are words such as "slide", which a number follows
         self._says_nothing = True
         self.depth = 0
+        self.begins_with_place = False  # 512_1024_S: where the tile was, which tells tiles of many slides alike
 
     def add(self, names: Sequence[str], folders: tuple[str, ...]) -> None:
         """Take note of a name; see `PathParts`."""
         for hashes, name in zip(self._hashes, names):
             hashes.append(hash(name))
+        if pair := _PAIR_IN_FRONT.match(names[0]):
+            for values, number in zip(self._in_front, pair.groups()):
+                values.add(int(number))
         rest = names[-1]
         self._is_counted = self._is_counted and bool(COUNTED.fullmatch(rest))
         self._says_nothing = self._says_nothing and says_nothing(rest, folders)
@@ -68,7 +74,7 @@ class _Form:
             self._is_padded = self._is_padded or digits[0][:1] == "0" != digits[0]
 
     def decide(self) -> int:
-        """Choose how many numbers to take off; the number of names that are then left."""
+        """Choose how many numbers to take off; the number of names that are then left, 0 where they are no slides'."""
         distinct = [len(np.unique(hashes)) for hashes in self._hashes]
         numbers = len(distinct) - 1
         if self._is_cut:
@@ -79,7 +85,9 @@ class _Form:
             self.depth = min(int(np.searchsorted(telling, 2)), numbers)
             if self.depth == numbers > 1 and self._first_is_of_slide(distinct[-1]):
                 self.depth = numbers - 1
-        return 0 if self.depth == numbers and self._says_nothing else distinct[self.depth]
+        self.begins_with_place = all(_step(values) >= _LEAST_STEP for values in self._in_front)
+        is_nothing = self.begins_with_place or (self.depth == numbers and self._says_nothing)
+        return 0 if is_nothing else distinct[self.depth]
 
     def _first_is_of_slide(self, names: int) -> bool:
         """Whether the first number is of the slide, and no coordinate.
@@ -89,7 +97,7 @@ class _Form:
         equal ends may be a rectangle of tiles.
         """
         if self._is_counted:
-            return int(np.gcd.reduce(np.diff(np.unique(self._first)))) < _LEAST_STEP
+            return _step(set(self._first)) < _LEAST_STEP
         if len(self._hashes) > 3:
             return False
         if self._is_padded and len(self._widths[0]) == 1 and self._widths[0] != self._widths[1]:
@@ -123,8 +131,9 @@ class _Forms:
         return sum(form.decide() for form in self._forms.values())
 
     def name(self, parts: PathParts) -> str:
-        """What is left of a name."""
-        return parts.names[self._forms[len(parts.names) - 1, parts.is_cut].depth]
+        """What is left of a name; nothing if that names no slide."""
+        form = self._forms[len(parts.names) - 1, parts.is_cut]
+        return "" if form.begins_with_place else parts.names[form.depth]
 
 
 class SlideNames:
@@ -144,6 +153,8 @@ class SlideNames:
         self._below: set[str] = set()
         self._pairs: set[tuple[str, str]] = set()
         self._by_file = self._by_first = False
+        self._are_of_slides = False  # whether first folders may all be slides
+        self._repeats = True  # whether all file names begin with that of the first folder: S_001/S_001_7.png
 
     def look_at(self, paths: Iterable[str]) -> None:
         """Take note of paths, relative to the folder or archive of the data set, with "/" between folders."""
@@ -156,6 +167,7 @@ class SlideNames:
                 self._look_at_lead(path)
             if parts.folders:
                 self._firsts.add(parts.folders[0])
+                self._repeats = self._repeats and parts.names[0].startswith(parts.folders[0])
             if len(parts.folders) > 1:
                 below = "/".join(parts.folders[1:])
                 self._below.add(below)
@@ -177,6 +189,7 @@ class SlideNames:
         if self._leads:
             self._forms = self._unled
         self._by_file = self._forms.decide() > len(self._below)
+        self._are_of_slides = all(map(may_be_slide, self._firsts))
         # SLIDE/CLASS/tile in place of CLASS/SLIDE/tile: the same few folders below many.
         self._by_first = len(self._pairs) > len(self._below) and len(self._firsts) > len(self._below)
 
@@ -191,11 +204,10 @@ class SlideNames:
             by_file = "" if says_nothing(by_file, parts.folders) else by_file
         if len(parts.folders) > 1 and not (by_file and self._by_file):
             return parts.folders[0] if self._by_first else "/".join(parts.folders[1:])
-        if by_file:
-            return by_file
-        if parts.folders and all(map(may_be_slide, self._firsts)):
-            return parts.folders[0]
-        return self._archive or None
+        of_folder = parts.folders[0] if parts.folders and self._are_of_slides else ""
+        if of_folder and (not by_file or (self._repeats and len(by_file) < len(of_folder))):
+            return of_folder
+        return by_file or self._archive or None
 
 
 def slides_of(paths: Callable[[], Iterable[str]]) -> tuple[NDArray[np.int64], list[str]]:
@@ -274,6 +286,11 @@ def patients(slides: Groups) -> Groups:
     runs = slides.runs
     runs[:, 0] = np.array([numbers[name] for name in names])[runs[:, 0]]
     return Groups(runs, list(numbers))
+
+
+def _step(values: set[int]) -> int:
+    """The greatest step in which numbers move; 0 for a single one."""
+    return int(np.gcd.reduce(np.diff(sorted(values)))) if len(values) > 1 else 0
 
 
 def _are_single(names: array) -> bool:

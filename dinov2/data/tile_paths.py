@@ -44,6 +44,7 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"(?:(?P<hard>^|[_\s,;()\[\]{}]+)-?\d+(?:\.\d+)?|(?:-+|\.)\d+)[)\]}\s]*$")
+_DOTTED = re.compile(r"(?P<hard>(?!))|\.\d+$")  # the number before one that a dot joins to it
 _WORD_AFTER_PAIR = re.compile(r"(?<=[_\s,-])(-?\d+[_\s,-]+-?\d+)[_\s-]+[^\W\d_]+$")
 _LEADING_WORD = re.compile(r"^(?:tile|patch|crop)s?[_\-\s]+(?:\d+[_\-\s]+)?(?=.*[^\W\d_])", re.IGNORECASE)
 _LEADING_NUMBER = re.compile(r"(?<![^/])\d+[_\-\s]+(?=[^/]*[^\W\d_][^/]*\.[^/]*$)")
@@ -53,6 +54,7 @@ _SLIDE_FILE = re.compile(
 
 # Slides of TCGA and CPTAC, or their patients where a name has no more, and slides of BreaKHis.
 PATIENT = r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}|C3[LN]-\d{5}|\d{2}(?:BR|CO|OV)\d{3}"
+_DEEP_ZOOM = re.compile(r"([^/]+)_files/\d+/\d+_\d+\.[^./]+$")  # SLIDE_files/LEVEL/COLUMN_ROW.jpeg
 _BARCODE = re.compile(
     r"(?<![A-Z0-9])(?:TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?:-\d\d[A-Z]-\d\d-[A-Z]{2}[A-Z0-9]{1,2})?|C3[LN]-\d{5}(?:-\d\d)?|"
     r"\d{2}(?:BR|CO|OV)\d{3}(?:-[0-9A-F]{8}[0-9A-F-]*)?|(?:SOB|CNB)_[BM]_[A-Z]+[-_](\d\d-\d+[A-Z]*))(?![A-Z0-9])",
@@ -67,7 +69,7 @@ _LAYOUT = re.compile(
 )
 _NOTHING = re.compile(
     r"(?:slides?|wsi|cases?|patients?|subjects?|specimens?|samples?|tiles?|patch(?:es)?|crops?|images?|imgs?|photos?|"
-    r"pictures?|pics?|frames?|rois?|regions?|fovs?|cells?)?",
+    r"pictures?|pics?|frames?|rois?|regions?|fovs?|cells?|(?:cores?|spots?)(?:[_-]?[A-Z])?)?",
     re.IGNORECASE,
 )
 COUNTED = re.compile(r"slide|wsi|case|patient|pat|subject|specimen|donor", re.IGNORECASE)  # before their number
@@ -144,8 +146,10 @@ def _telling_folders(folder: str) -> tuple[str, ...]:
 
 
 def _barcode(path: str) -> str:
-    """The longest barcode in a path, the last one of several; empty if there is none."""
+    """The longest barcode in a path, the last one of several; or the pyramid's name; empty if there is none."""
     found = [(match[1] or match[0]).upper() for match in _BARCODE.finditer(path)]
+    if not found and (pyramid := _DEEP_ZOOM.search(path)):
+        return pyramid[1]
     return max(reversed(found), key=len, default="")
 
 
@@ -166,18 +170,20 @@ def _without_tile(stem: str) -> tuple[tuple[tuple[int, int], ...], bool, bool]:
     if ending and ending.start() > first:
         end = min(end, ending.start())
     lead = _LEADING_WORD.match(stem[first:end].strip(_AROUND))
-    spans, is_hard = [_trimmed(stem, first, end)], False
+    spans, is_hard, is_dotted = [_trimmed(stem, first, end)], False, False
+    if ending and not is_cut and not ending[0].lower().startswith(".tif"):
+        return tuple(spans), False, True  # the whole slide: S12-00345.svs.jpg
     while len(spans) <= _MOST_NUMBERS:
         first, end = spans[-1]
         parameter = _PARAMETER.search(stem[first:end])
         if parameter:  # numbers after it were the tile's
             is_cut = is_cut or len(spans) > 1 or parameter["index"] is not None
-            spans, is_hard = [_trimmed(stem, first, first + parameter.start())], False
+            spans, is_hard, is_dotted = [_trimmed(stem, first, first + parameter.start())], False, False
             continue
-        number = _NUMBER.search(stem[first:end])
+        number = (is_dotted and _DOTTED.search(stem[first:end])) or _NUMBER.search(stem[first:end])
         if number is None or (is_hard and number["hard"] is None):
             break  # S12-00345_7: what "-" joins is one name where "_" separates
-        is_hard = number["hard"] is not None
+        is_hard, is_dotted = number["hard"] is not None, number[0][0] == "."
         spans.append(_trimmed(stem, first, first + number.start()))
     if lead:
         spans = [(first + lead.end(), max(end, first + lead.end())) for first, end in spans]

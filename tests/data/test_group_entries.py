@@ -160,6 +160,13 @@ def test_a_pattern(tar: Path, pattern: str, expected: list[str] | None) -> None:
         assert group_of_rows(tar.parent) == expected
 
 
+def test_a_pattern_that_finds_missing_values(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "tiles.tar", "p_1/a.jpg", "p_nan/b.jpg", "p_NA/c.jpg", "p_1/d.jpg")
+    index(path)
+    with pytest.raises(GroupError, match='stand for missing values: "NA", "nan"'):
+        group(path, pattern="p_([^/]+)")
+
+
 def test_a_pattern_that_is_none(tar: Path) -> None:
     with pytest.raises(SelectionError, match=r"is no regular expression: .* at position 0"):
         group(tar, pattern="(\x1b")

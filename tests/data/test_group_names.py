@@ -27,6 +27,7 @@ FORMS = (
     "{c}/{s}_tile_{n}_level0_{x}-{y}-{x2}-{y2}", "{c}/{s}_idx5_x{x}_y{y}_class0", "{c}/{s}/{x}_{y}",
     "{c}/{s}/tile_{n}", "{c}/{s}/t{n}", "{c}/{s}/20.0/{x}_{y}", "{c}/{s}_files/17/{r}_{k}",
     "train/{c}/{s}_{x}_{y}", "{s}/{c}/{x}_{y}", "{s}_{x}_{y}",
+    "{c}/{s}.{x}.{y}",
 )  # fmt: skip
 WITH_BLANKS = ("{c}/{s} [x={x},y={y},w=64,h=64]", "{c}/{s}.svs [d=2,x={x},y={y},w=64,h=64]-mask", "{c}/{s} ({x}, {y})")
 
@@ -104,6 +105,12 @@ PUBLIC = {
     "BCCD": ([f"WBC/BloodImage_{a:05}_{b:04}.jpg" for a in range(9) for b in range(a % 4 + 1)], 9),
     "one slide": ([f"TUM/S01_{x}_{y}.png" for x in range(9) for y in range(x % 3, 9)], 1),
     "composed and not": ([f"TUM/{name}_{n}_0.png" for name in ("\u00e9l", "e\u0301l", "el") for n in range(9)], 2),
+    "one pyramid": ([f"CMU-1_files/{level}/{x}_0.jpeg" for level in (8, 9) for x in range(9)], 1),
+    "pyramids": ([f"CMU-{s}_files/{level}/{x}_0.jpeg" for s in (1, 2) for level in (8, 9) for x in range(9)], 2),
+    "places first": ([f"{512 * x}_{256 * y}_slide_{s}.png" for s in "123" for x in range(9) for y in range(3)], None),
+    "cores": ([f"TMA_{t}/core_{row}_{n}.png" for t in "123" for row in "ABC" for n in range(9)], None),
+    "own folders": ([f"Phase_1_00{s}/Phase_1_00{s}_{n}.png" for s in range(1, 9) for n in range(9 + s)], 8),
+    "thumbnails": ([f"S12-0{number}.svs.jpg" for number in range(10, 30)], None),
     "a stray file": ([*(f"TUM/S{n % 3}_{n}_0.png" for n in range(60)), "TUM/overview.png"], 4),
 }  # fmt: skip
 

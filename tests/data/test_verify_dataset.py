@@ -144,6 +144,12 @@ def test_what_does_not_decode_is_named_and_nothing_else(tmp_path: Path, workers:
     assert all(len(problem.json().splitlines()) == 1 for problem in report.problems)
 
 
+def test_size_limit_of_tiles(tmp_path: Path) -> None:
+    tar = make(tmp_path, [jpeg(0), jpeg(1, side=40)])
+    assert check(tar, max_pixels=1600).good
+    assert [problem.row for problem in check(tar, max_pixels=1599).problems] == [1]
+
+
 def test_workers_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = make(tmp_path, [jpeg(i) for i in range(1200)], crc=False)
     assert "--write_crc" in check(tar, decode=False).notes[0]

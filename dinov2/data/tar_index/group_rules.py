@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dinov2.data.group_names import SlideNames, check_slides
 from dinov2.data.groups import UnknownGroupsError
+from dinov2.data.tables import is_missing
 from dinov2.data.tar_index.builder import are_images
 from dinov2.data.tar_index.errors import SHOWN_NAMES, GroupError, LabelError, SelectionError, show_name, show_names
 from dinov2.data.tar_index.labels import LabelColumns, LabelTable
@@ -94,23 +95,31 @@ class PatternRule:
             raise SelectionError(f"--pattern {show_name(pattern)} is no regular expression: {error}.") from error
         self._unmatched: list[str] = []
         self._unmatched_count = 0
+        self._missing: set[str] = set()
 
     def names(self, chunk: MemberChunk, rows: NDArray[np.intp]) -> list[str]:
         """Names of the groups (r,)."""
         return [self._name(path) for path in _texts(chunk, rows, plain=False)]
 
     def finish(self, members: Members) -> list[str]:
-        """Raises GroupError if there were paths in which nothing was found."""
+        """Raises GroupError if there were paths in which nothing was found, or what stands for a missing value."""
         if self._unmatched_count:
             raise GroupError(
                 f"--pattern {show_name(self._pattern.pattern)} finds nothing in {self._unmatched_count:,} paths: "
                 f"{show_names(self._unmatched, total=self._unmatched_count)}. Paths are searched as tar -tf lists them."
+            )
+        if self._missing:
+            raise GroupError(
+                f"--pattern {show_name(self._pattern.pattern)} finds groups whose names stand for missing values: "
+                f"{show_names(sorted(self._missing))}. Leave their tiles out, or say the groups with --csv."
             )
         return []
 
     def _name(self, path: str) -> str:
         match = self._pattern.search(path)
         name = match[min(self._pattern.groups, 1)] if match else None
+        if name and is_missing(name):
+            self._missing.add(name)
         if not name:
             self._unmatched_count += 1
             if len(self._unmatched) < SHOWN_NAMES:

@@ -44,6 +44,7 @@ class PrepareRequest:
     name: str = "pretrain"
     workers: int = 1
     overwrite: bool = False
+    max_pixels: int | None = None
 
     @property
     def tar(self) -> Path:
@@ -92,7 +93,10 @@ def prepare_dataset(request: PrepareRequest) -> tuple[IndexReport, VerifyReport]
         _check_room(request.output_root, content)
         pack(request.images, request.tar, content=content, note=request.unfinished)
     index = infer_entries(IndexRequest(request.tar, request.output_root, request.name))
-    check = VerifyRequest(request.tar, request.output_root, request.name, workers=request.workers, write_crc=True)
+    check = VerifyRequest(
+        request.tar, request.output_root, request.name, workers=request.workers, write_crc=True,
+        max_pixels=request.max_pixels,
+    )  # fmt: skip
     report = verify_dataset(check)
     if report.unwritten is None:
         request.unfinished.unlink(missing_ok=True)

@@ -46,6 +46,7 @@ class Stretch:
         places: (n, 2) int64, start and end byte of each.
         crc: (n,) uint32 recorded values, or None.
         decode: whether to decode the images too.
+        max_pixels: of an image; None for the default of training.
     """
 
     tar: str
@@ -53,6 +54,7 @@ class Stretch:
     places: NDArray[np.int64]
     crc: NDArray[np.uint32] | None
     decode: bool
+    max_pixels: int | None = None
 
 
 def check_stretch(stretch: Stretch) -> tuple[NDArray[np.uint32], list[Problem]]:
@@ -68,7 +70,7 @@ def check_stretch(stretch: Stretch) -> tuple[NDArray[np.uint32], list[Problem]]:
             if reason is None:
                 reason = _changed(data, end - start, None if stretch.crc is None else int(stretch.crc[i]))
             if reason is None and stretch.decode:
-                kind, reason = "image", _undecodable(data)
+                kind, reason = "image", _undecodable(data, stretch.max_pixels)
             if reason is not None:
                 name = stored_name(_read(descriptor, max(0, start - BLOCK), start)[0])
                 problems.append(Problem(stretch.tar, stretch.first + i, name, start, end, kind, reason))
@@ -110,12 +112,12 @@ def _changed(data: bytes, length: int, crc: int | None) -> str | None:
     return None
 
 
-def _undecodable(data: bytes) -> str | None:
+def _undecodable(data: bytes, max_pixels: int | None = None) -> str | None:
     """Why a tile is no image that training could use."""
-    from dinov2.data.decoding import ImageError, decode_rgb
+    from dinov2.data.decoding import MAX_PIXELS, ImageError, decode_rgb
 
     try:
-        decode_rgb(data)
+        decode_rgb(data, max_pixels=MAX_PIXELS if max_pixels is None else max_pixels)
     except ImageError as error:
         return str(error)
     return None

@@ -52,6 +52,7 @@ class VerifyRequest:
     Attributes:
         tar: the archive, or for joined entries the folder with `{cohort}.tar`.
         workers: processes; 0 or 1 works in this one.
+        max_pixels: of a tile, as `data.max_pixels` of the training; None for its default.
     """
 
     tar: Path
@@ -62,6 +63,7 @@ class VerifyRequest:
     decode: bool = True
     write_crc: bool = False
     report: Path | None = None
+    max_pixels: int | None = None
 
     @property
     def entries(self) -> str:
@@ -240,7 +242,7 @@ def _check_tiles(
 ) -> None:
     """Read every tile; CRC-32 values go to the sink, faults to the report."""
     total = int(sum((entries[part.first : part.last, 3] - entries[part.first : part.last, 2]).sum() for part in parts))
-    stretches = _stretches(parts, entries, crc, decode=request.decode)
+    stretches = _stretches(parts, entries, crc, request)
     read = tiles = 0
     try:
         with byte_progress(total, title="reading tiles", unit="tiles") as advance:
@@ -259,14 +261,15 @@ def _check_tiles(
 
 
 def _stretches(
-    parts: list[Part], entries: NDArray[np.uint64], crc: NDArray[np.uint32] | None, *, decode: bool
+    parts: list[Part], entries: NDArray[np.uint64], crc: NDArray[np.uint32] | None, request: VerifyRequest
 ) -> Iterator[Stretch]:
     """All rows in pieces for the workers."""
     for part in parts:
         for first in range(part.first, part.last, STRETCH_ROWS):
             rows = slice(first, min(first + STRETCH_ROWS, part.last))
             places = entries[rows, 2:4].astype(np.int64)
-            yield Stretch(str(part.tar), first, places, None if crc is None else np.array(crc[rows]), decode)
+            recorded = None if crc is None else np.array(crc[rows])
+            yield Stretch(str(part.tar), first, places, recorded, request.decode, request.max_pixels)
 
 
 def _known_crc(request: VerifyRequest, report: VerifyReport) -> NDArray[np.uint32] | None:
