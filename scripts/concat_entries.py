@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import Parser, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; names are those of clemsgrs/dinov2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-r", "--root", type=Path, required=True, help="folder with {cohort}_entries[_{suffix}].npy")
     parser.add_argument("-o", "--output_root", type=Path, required=True, help="existing folder for the joined files")
     parser.add_argument("-s", "--suffix", help="subset: chooses the inputs and names the output")

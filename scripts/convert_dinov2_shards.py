@@ -19,15 +19,13 @@ from dinov2.configs import load_config_file, merge_layers
 from dinov2.models.weights.shards import join_shards
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.utils.atomic import atomic_path
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import Parser, run_command
 from dinov2.utils.outputs import try_file
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of this script."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("shards", nargs="+", type=Path, metavar="FILE", help="the parts of all ranks")
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config.yaml of the run")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="file to be written")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import Parser, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; those of scripts/infer_entries.py mean the same."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tarball_path", type=Path, required=True, help="the tar that was indexed")
     parser.add_argument("--output_root", type=Path, required=True, help="folder with its index files")
     parser.add_argument("--name", "--prefix", dest="name", help="prefix of the index files")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import Parser, run_command
 
 if TYPE_CHECKING:
     from dinov2.data.tar_index.infer import IndexRequest
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; names and defaults are those of clemsgrs/dinov2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tarball_path", type=Path, required=True, help="uncompressed .tar with the tiles")
     parser.add_argument("--output_root", type=Path, required=True, help="existing folder for the index files")
     parser.add_argument(

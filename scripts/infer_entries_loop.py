@@ -15,7 +15,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent))
 
 from infer_entries import add_flags, request
 
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import Parser, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def tell(tar: Path, outcome: object) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags; names and defaults are those of clemsgrs/dinov2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="folder with the .tar files")
     parser.add_argument("--output", type=Path, required=True, help="folder for the index files; made if need be")
     add_flags(parser)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import Parser, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags, named like the fields of `PrepareRequest`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of images, with or without subfolders")
     parser.add_argument("--output_root", type=Path, required=True, help="where to put the tar and its index")
     parser.add_argument("--name", default="pretrain", help="pretrain or downstream: the tar is {name}_dataset.tar")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import Parser, run_command
 
 SHOWN = 10
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The flags, named like the fields of `VerifyRequest`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--tarball_path", dest="tar", type=Path, required=True, help="the tar, or the folder of the cohorts' tars"
     )

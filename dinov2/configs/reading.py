@@ -31,6 +31,8 @@ def load_config_file(path: str | Path) -> DictConfig:
         UserError: if it is missing, is not YAML, is no mapping, or has values that are not what they look like.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"configuration file {path} is a folder")
     if not path.is_file():
         nearby = sorted(
             str(one.with_suffix("").relative_to(DEFAULT_FILE.parent)) for one in DEFAULT_FILE.parent.rglob("*.yaml")

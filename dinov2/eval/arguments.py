@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from dinov2.errors import Mistakes
 from dinov2.hub import check_known
-from dinov2.utils.cli import run_checked
+from dinov2.utils.cli import Parser, run_checked
 from dinov2.utils.dataset_strings import check_places
 
 from .choices import BACKENDS, CROP, DTYPES, GROUPINGS, LEARNING_RATES, LINEAR_RESULTS, METRICS, VOTES
@@ -50,7 +50,7 @@ def _named_sets(args: argparse.Namespace, keys: Any) -> list[str]:
 
 def make_parser(name: str, description: str | None = None, *, add_help: bool = True) -> argparse.ArgumentParser:
     """The command line of `python -m dinov2.eval.{name}`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         f"python -m dinov2.eval.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -10,14 +10,14 @@ python -m dinov2.hub export ...           write a backbone for timm, transformer
 import argparse
 import logging
 
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import Parser, run_command
 
 from .commands import COMMANDS
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of all subcommands."""
-    parser = argparse.ArgumentParser("python -m dinov2.hub", description=__doc__, allow_abbrev=False)
+    parser = Parser("python -m dinov2.hub", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():

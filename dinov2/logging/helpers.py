@@ -192,6 +192,7 @@ class MetricLogger:
         """
         total = len(iterable) if n_iterations is None else n_iterations  # type: ignore[arg-type]
         started = ended = time.perf_counter()
+        done = start_iteration
         source = iter(iterable)
         with _progress_bar(total, start_iteration, header) as bar:
             for iteration in range(start_iteration, total):
@@ -203,13 +204,14 @@ class MetricLogger:
                 self._current = _Iteration(iteration, ended, due, partial(self._report, total, header, bar))
                 yield item
                 self.report()
+                done = iteration + 1
                 self._untimed = 0.0
                 ended = time.perf_counter()
                 bar.update(1)
                 if self._stop:
                     break
         seconds = time.perf_counter() - started
-        logger.info(f"{header} took {timedelta(seconds=int(seconds))} for {total - start_iteration} iterations")
+        logger.info(f"{header} took {timedelta(seconds=int(seconds))} for {done - start_iteration} iterations")
 
     def _report(self, total: int, header: str, bar: Any, iteration: int) -> None:
         line = self.snapshot(iteration)

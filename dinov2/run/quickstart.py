@@ -20,8 +20,10 @@ if __package__ in (None, ""):  # started by its path: make the package importabl
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from dinov2.errors import ExitCode, UserError
+from dinov2.train.arguments import check_arguments
+from dinov2.train.arguments import get_args_parser as train_arguments
 from dinov2.utils.atomic import write_text
-from dinov2.utils.cli import ENDING, run_command
+from dinov2.utils.cli import ENDING, Parser, run_command
 from dinov2.utils.dataset_strings import join_dataset_string
 from dinov2.utils.outputs import try_folder
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from dinov2.run.tile_sets import Tile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SETTINGS = REPOSITORY / "dinov2" / "configs" / "train" / "quickstart.yaml"
 PARTS = ("data", "tiles", "tarballs", "run", "summary.json", "report.html", "figures")
 MARKER = ".quickstart"  # a folder with this file is ours to empty
 NEIGHBOURS = 20
@@ -49,7 +52,7 @@ class Summary:
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the quick start."""
-    parser = argparse.ArgumentParser("quickstart", description="Train a small ViT on synthetic or your own tiles.")
+    parser = Parser("quickstart", description="Train a small ViT on synthetic or your own tiles.")
     parser.add_argument("--seed", type=int, default=0, help="of the demo tiles and the training")
     parser.add_argument("--data", type=Path, metavar="DIR", help="your own images, class subfolders optional")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "quickstart", metavar="DIR")
@@ -64,9 +67,12 @@ def main(args: argparse.Namespace) -> int:
     started = time.monotonic()
     output: Path = args.output.resolve()
     if args.data is not None and not args.data.is_dir():
-        raise UserError(f"--data {args.data}: there is no such folder")
+        raise UserError(
+            f"--data {args.data} is no folder" if args.data.exists() else f"--data {args.data} does not exist"
+        )
     if args.data is not None and args.data.resolve().is_relative_to(output):
         raise UserError(f"--data {args.data} lies in the output folder {output}; name another --output")
+    check_arguments(train_arguments().parse_args(["--config-file", str(SETTINGS), *args.opts]), files=False)
     from dinov2.visualize.report import require_matplotlib, write_report
 
     require_matplotlib()
@@ -121,17 +127,16 @@ def pack_and_index(tiles: "list[Tile]", output: Path, *, labelled: bool) -> None
     run(scripts / "prepare_dataset.py", "--images", output / "tiles" / "pretrain", "--output_root", tarballs)
     if not labelled:
         return
-    indexer = (scripts / "infer_entries.py", "--output_root", tarballs)
+    place = ("--output_root", tarballs, "--tarball_path", downstream)
     run_program("tar", "-chf", downstream, "-C", output / "tiles" / "downstream", ".")
     for split in ("query", "test"):
         lists = ("--keep", output / "tiles" / f"{split}.txt", "--csv", output / "tiles" / "labels.csv")
-        run(*indexer, "--tarball_path", downstream, "--prefix", split, *lists)
+        run(scripts / "infer_entries.py", *place, "--prefix", split, *lists)
+        run(scripts / "verify_dataset.py", *place, "--name", split, "--write_crc")
 
 
 def train(args: argparse.Namespace, output: Path, *, labelled: bool) -> None:
     """Train with the ordinary command and the packaged quick-start configuration."""
-    from dinov2.configs import CONFIG_ROOT
-
     place = [("root", str(output / "tarballs")), ("extra", str(output / "tarballs"))]
     settings = [f"train.dataset_path={join_dataset_string('Pathology', place)}", f"train.seed={args.seed}"]
     if labelled:
@@ -139,7 +144,7 @@ def train(args: argparse.Namespace, output: Path, *, labelled: bool) -> None:
         settings += [f"tune.{split}_dataset_path={dataset}" for split, dataset in splits.items()]
     run(
         REPOSITORY / "dinov2" / "train" / "train.py",
-        *("--config-file", CONFIG_ROOT / "train" / "quickstart.yaml"),
+        *("--config-file", SETTINGS),
         *("--output-dir", output / "run"),
         *settings,
         *args.opts,
@@ -203,6 +208,8 @@ def run_program(*arguments: object) -> None:
         status = process.wait()
     for number, handler in before.items():
         signal.signal(number, handler)
+    if status == ExitCode.INTERRUPTED:
+        sys.stderr.write("the command above goes on, if it is typed as shown; the quick start itself begins anew\n")
     if status == ExitCode.INTERRUPTED or -status in ENDING:
         sys.exit(status if status > 0 else 128 - status)
     if status:

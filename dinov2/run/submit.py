@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinov2.errors import UserError
+from dinov2.utils.cli import Parser
 from dinov2.utils.cluster import JobRequest, check_job_folder
 
 if TYPE_CHECKING:  # heavy, and needed only where jobs are submitted
@@ -33,7 +34,7 @@ def get_args_parser(
     add_help: bool = True,
 ) -> argparse.ArgumentParser:
     """The options of a job, beside those of the command that `parents` describe."""
-    parser = argparse.ArgumentParser(description=description, parents=parents, add_help=add_help, allow_abbrev=False)
+    parser = Parser(description=description, parents=parents, add_help=add_help, allow_abbrev=False)
     add = parser.add_argument_group("job").add_argument
     add("--nodes", "--nnodes", type=int, default=1, metavar="N", help="nodes (default: 1)")
     add("--ngpus", "--gpus", "--gpus-per-node", type=int, default=8, metavar="N", help="GPUs a node (default: 8)")

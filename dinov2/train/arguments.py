@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from dinov2.errors import Mistakes
 from dinov2.hub import check_known
-from dinov2.utils.cli import run_checked
+from dinov2.utils.cli import Parser, run_checked
 from dinov2.utils.dataset_strings import INPUT_FILES, check_places
 from dinov2.utils.other_files import explain_file
 
@@ -19,7 +19,7 @@ def start() -> NoReturn:
 
 def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
     """The options of the training command."""
-    parser = argparse.ArgumentParser("DINOv2 training", add_help=add_help, allow_abbrev=False)
+    parser = Parser("DINOv2 training", add_help=add_help, allow_abbrev=False)
     parser.add_argument(
         "--config-file", default="", metavar="FILE", help="YAML file with settings that differ from the defaults"
     )

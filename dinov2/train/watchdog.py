@@ -211,7 +211,7 @@ class Watchdog:
         text = "\n  ".join(
             [
                 f"this process hangs: {current.phase.value} has taken {seconds:.1f} s, more than {current.limit:.1f} s "
-                f"({setting}). Stacks of all threads follow in the log of this process",
+                f"({setting}; raise it if this is only slow). Stacks of all threads follow in the log of this process",
                 describe_last_collective(),
                 *(f"it waits for {rank}" for rank in ranks_waited_for()),
                 *map(str, all_readings()),

@@ -1,14 +1,15 @@
 """Command lines: a user's mistake is a message, a programmer's a traceback, and stopping a command takes one line."""
 
 import argparse
+import difflib
 import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dinov2.errors import UserError
 from dinov2.utils.atomic import remove_mine
@@ -16,6 +17,43 @@ from dinov2.utils.open_files import TOO_MANY, too_many_files
 from dinov2.utils.outputs import WRITING_ONLY, output_error
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line that names the option that was meant, and takes no empty text for a folder."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._given: list[str] = []
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """Refuse empty texts: a variable of the shell that is not set would become the current folder."""
+        given = sys.argv[1:] if args is None else list(args)
+        self._given += given
+        for before, text in zip(["an argument", *given], given):
+            if not text or (text.startswith("--") and text.endswith("=")):
+                self.error(f"{text or before} has an empty value; is a variable of the shell not set?")
+        return super().parse_known_args(given, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End the command with the usage and the message, and with what to type for options that are not known."""
+        known = self._options()
+        for text in dict.fromkeys(self._given):
+            name = text.partition("=")[0]
+            if not name.startswith("--") or name in {"--", *known}:
+                continue
+            if "." in name and "=" in text:
+                message += f"; settings are written without dashes: {text.lstrip('-')}"
+            elif nearest := difflib.get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.6):
+                message += f"; did you mean {nearest[0]} by {name}?"
+        super().error(message)
+
+    def _options(self) -> set[str]:
+        """All options, also those of subcommands."""
+        choices = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        return set(self._option_string_actions).union(*(one._options() for some in choices for one in some.values()))
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import Parser, run_command
 
 from .run_check import check_is_run
 
@@ -18,7 +18,7 @@ REPORT = "report.html"
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The options of the report."""
-    parser = argparse.ArgumentParser("dinov2.visualize.run", description="Write the report of a training.")
+    parser = Parser("dinov2.visualize.run", description="Write the report of a training.")
     parser.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="folder of the run")
     parser.add_argument("others", type=Path, nargs="*", metavar="OTHER_RUN", help="folders of runs to compare it with")
     parser.add_argument("--output", type=Path, metavar="FILE", help=f"the HTML file (default: OUTPUT_DIR/{REPORT})")

@@ -5,6 +5,8 @@ import logging
 import time
 from types import SimpleNamespace
 
+import pytest
+
 from dinov2.logging import MetricLogger, SmoothedValue, helpers, setup_logging
 from dinov2.logging.metrics_file import truncate_metrics
 
@@ -54,6 +56,16 @@ def test_evaluations_do_not_count_as_training_time():
         with metrics.untimed():
             time.sleep(0.2)
     assert metrics.timers["iter_time"].avg < 0.1
+
+
+@pytest.mark.parametrize(("stopped_at", "done"), [(5, 3), (None, 17)])
+def test_a_run_that_is_stopped_says_how_many_iterations_it_made(stopped_at, done, caplog):
+    metrics = MetricLogger()
+    with caplog.at_level("INFO", "dinov2"):
+        for number in metrics.log_every(range(100), 10, "Training", 20, 3):
+            if number + 3 == stopped_at:
+                metrics.stop()
+    assert f"for {done} iterations" in caplog.text
 
 
 def test_a_report_before_a_checkpoint_is_written_once_and_at_the_same_iterations(tmp_path, monkeypatch):

@@ -134,3 +134,18 @@ def test_a_signal_ends_the_program_that_runs(number, tmp_path):
         os.kill(process.pid, number)
         assert exit_codes([process], 30) == [128 + number]
         assert not is_running(child)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["/tiles"], "argument '/tiles' is not understood"),
+        (["optim.max_itr=3"], "did you mean optim.max_iter"),
+        (["--data", __file__], "is no folder"),
+        (["--data", f"{__file__}/tiles"], "does not exist"),
+    ],
+)
+def test_mistakes_are_told_before_tiles_are_drawn(words, told, tmp_path):
+    with pytest.raises(UserError, match=told):
+        main(get_args_parser().parse_intermixed_args([*words, "--output", str(tmp_path / "out")]))
+    assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from indexing import ROOT
 
 from dinov2.errors import UserError
 from dinov2.utils.atomic import temporary_path
-from dinov2.utils.cli import ENDING, run_command
+from dinov2.utils.cli import ENDING, Parser, run_command
 
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
@@ -41,6 +41,31 @@ def test_commands_show_mistakes_without_traceback(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as found:
         run_command(lambda: 0)
     assert found.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--config", "x", "--output_dir", "y"], "did you mean --config-file by --config?"),
+        (["--output-dirr=y"], "did you mean --output_dir by --output-dirr?"),
+        (["--output-dir", "y"], "did you mean --output_dir by --output-dir?"),
+        (["--output_dir", "y", "--train.seed=3"], "settings are written without dashes: train.seed=3"),
+        (["--output_dir", ""], "--output_dir has an empty value"),
+        (["--output_dir="], "--output_dir= has an empty value"),
+        (["--output_dir", "y", ""], "y has an empty value"),
+    ],
+)
+def test_mistyped_options_name_the_ones_that_were_meant(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = Parser(allow_abbrev=False)
+    parser.add_argument("--config-file")
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("opts", nargs="*")
+    assert parser.parse_intermixed_args(["--output_dir", "y", "a.b=", "--", "z"]).opts[0] == "a.b="
+    with pytest.raises(SystemExit):
+        parser.parse_intermixed_args(words)
+    assert told in capsys.readouterr().err
 
 
 def wait_in(place: str, folder: Path) -> Callable[[], None]:

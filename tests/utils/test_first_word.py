@@ -97,6 +97,7 @@ MISTAKES = [
     (TRAIN, ["--input-dir", ".", "--pretrained-weights", "nowhere.pth"], "nowhere.pth does not exist"),
     (TRAIN, ["--input-dir", ".", "--pretrained-weights", "dinov2_vits15"], "did you mean dinov2_vits14"),
     (KNN, [], "there is nothing to learn from"),
+    (KNN, ["--config-file", str(PACKAGE)], "is a folder"),
     (KNN, ["--config-file", "nowhere.yaml"], "configuration file nowhere.yaml does not exist"),
     (KNN, ["--train-dataset", "KNN:root=/nowhere:extra=.:split=query"], "root=/nowhere"),
     (KNN, [*UNTRAINED, "--val-dataset", "KNN:root=.:extra=/nowhere:split=test"], "extra=/nowhere"),
@@ -108,7 +109,7 @@ MISTAKES = [
     ("dinov2.run.train.train", ["optim.epocs=3"], "did you mean optim.epochs"),
     ("dinov2.hub", ["show", "dinov2_vits15"], "did you mean dinov2_vits14"),
     ("dinov2.visualize.run", ["nowhere"], "nowhere is not a folder"),
-    ("dinov2.run.quickstart", ["--data", "nowhere"], "--data nowhere: there is no such folder"),
+    ("dinov2.run.quickstart", ["--data", "nowhere"], "--data nowhere does not exist"),
 ]
 
 

@@ -5,14 +5,14 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from dinov2.utils.cli import run_command
+from dinov2.utils.cli import Parser, run_command
 
 logger = logging.getLogger("dinov2")
 
 
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m dinov2.data.demo",
         description="Draws a synthetic H&E data set with labels and a split by slide.",
     )

@@ -44,10 +44,22 @@ def state_of(run: Run) -> str:
         return "finished"
     if stopped_early(run) and saved:
         return "stopped early"
+    if _was_asked_to_stop(run):
+        return "stopped when asked to; the same command goes on"
     idle = time.time() - run.changed
     if idle < IDLE_AFTER:
         return "running"
     return f"not running: nothing written for {timedelta(seconds=round(idle))}, and not at its end"
+
+
+def _was_asked_to_stop(run: Run) -> bool:
+    """Whether that is the last word of its log."""
+    log = run.path / "logs" / "log.txt"
+    if not log.is_file():
+        return False
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 1000))
+        return b"] asked to stop by " in (file.read().splitlines() or [b""])[-1]
 
 
 def training_seconds(run: Run) -> float:
