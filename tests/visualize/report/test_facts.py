@@ -42,6 +42,16 @@ def test_a_run_that_is_not_at_its_end_runs_if_it_has_just_written(make_run):
     assert state_of(read_runs([folder])[0]) == "running"
 
 
+def test_a_run_that_was_asked_to_stop_does_not_run_until_it_goes_on(make_run):
+    folder = make_run(timeline={"total": 1000})
+    (folder / "logs").mkdir()
+    log = folder / "logs" / "log.txt"
+    log.write_text("I1 loop.py:77] asked to stop by SIGTERM: saved after 100 iterations\n")
+    assert state_of(read_runs([folder])[0]).startswith("stopped when asked to")
+    log.write_text(log.read_text() + "I2 config.py:117] 1 process(es)\n")
+    assert state_of(read_runs([folder])[0]) == "running"
+
+
 def test_a_run_that_stopped_early(make_run):
     timeline = {"total": 1000, "early_stopping_patience": 60, "early_stopping_minimum": 0}
     scores = [{"iteration": i, "teacher.bacc_20": value} for i, value in ((0, 0.1), (40, 0.9), (100, 0.2))]
