@@ -16,6 +16,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parent))
 from infer_entries import add_flags, request
 
 from dinov2.utils.cli import Parser, run_command
+from dinov2.utils.outputs import try_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     from dinov2.data.tar_index.infer_all import infer_all  # slow, so not before the flags are right
 
-    args.output.mkdir(parents=True, exist_ok=True)
+    try_folder(args.output)
     report = infer_all(args.source, request(args, tarball=args.source, output_root=args.output, name=None), tell=tell)
     print(report.line())
     if report.refused:

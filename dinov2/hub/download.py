@@ -1,14 +1,13 @@
 """Files from the network: over https only, resumed where they broke off, checked, and whole or not there."""
 
-import fcntl
+import errno
 import logging
 import os
 import re
 import shutil
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -19,6 +18,7 @@ from dinov2.errors import UserError
 from dinov2.models.weights.file_kind import kind_of
 from dinov2.utils.atomic import fsync, write_text
 from dinov2.utils.checkpoint.files import hash_file
+from dinov2.utils.locks import locked
 
 from .transfer import LONGEST_PAUSE, TIMEOUT, Opener, Transfer, TransferError
 
@@ -26,6 +26,7 @@ logger = logging.getLogger("dinov2")
 
 ATTEMPTS = 5  # in a row that bring next to nothing, until an address is given up
 PAUSE = 0.5  # seconds before the second of them, doubled before each one after it
+_PATIENCE = 14_400.0  # seconds that another process may take for a file
 _LARGEST = 1 << 37  # bytes of a file, 30 times those of ViT-g
 _HUGGING_FACE = ("huggingface.co", "hf.co")
 
@@ -79,7 +80,7 @@ def fetch(
         check_https(url)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target):
+        with locked(target.with_name(f".{target.name}.lock"), patience=_PATIENCE):
             if target.is_file() and not fault_of(target, sha256):
                 return target
             return _fetch_first(urls, target, sha256, opener, progress)
@@ -124,18 +125,6 @@ def _fetch_first(urls: Sequence[str], target: Path, sha256: str, opener: Opener,
     )
 
 
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """The only process on this file for the block; others wait."""
-    with target.with_name(f".{target.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info(f"waiting for another process that downloads {target}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 class _Part:
     """What has been downloaded so far, in a hidden file beside the target.
 
@@ -159,7 +148,7 @@ class _Part:
 
         Raises:
             TransferError: if nothing more comes.
-            DownloadError: if there is no room for it.
+            OSError: if there is no room for it.
         """
         fruitless = 0
         while True:
@@ -250,13 +239,14 @@ class _Part:
         return 0
 
     def _check_room(self) -> None:
-        """Refuse a file that the disk has no room for, before it is full."""
+        """Refuse a file that the disk has no room for, before it is full.
+
+        Raises:
+            OSError: there is no room.
+        """
         free = shutil.disk_usage(self.path.parent).free + self.size
         if self.total is not None and self.total > free:
-            raise DownloadError(
-                f"it has {self.total:,} bytes, and {self.path.parent} has room for {free:,}. DINOV2_HOME names another "
-                "folder for downloads"
-            )
+            raise OSError(errno.ENOSPC, f"it has {self.total:,} bytes, and there is room for {free:,}")
 
     def _noted(self) -> tuple[str, str]:
         """Address and tag of what is here."""

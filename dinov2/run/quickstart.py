@@ -4,6 +4,7 @@ Started by `bash scripts/quickstart.sh`; every command it runs is printed.
 """
 
 import argparse
+import ctypes
 import json
 import shlex
 import shutil
@@ -36,6 +37,7 @@ PARTS = ("data", "tiles", "tarballs", "run", "summary.json", "report.html", "fig
 MARKER = ".quickstart"  # a folder with this file is ours to empty
 NEIGHBOURS = 20
 DEMO_TILES = 2000
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def run_program(*arguments: object) -> None:
     sys.stdout.write(f"\n$ {shlex.join(shown)}\n")
     sys.stdout.flush()
     # In a session of its own, which the terminal's signals do not reach.
-    with subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True) as process:
+    with subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, preexec_fn=_end_with_parent) as process:
         before = {number: signal.signal(number, lambda sent, frame: process.send_signal(sent)) for number in ENDING}
         status = process.wait()
     for number, handler in before.items():
@@ -214,6 +216,12 @@ def run_program(*arguments: object) -> None:
         sys.exit(status if status > 0 else 128 - status)
     if status:
         raise UserError(f"the command above failed with status {status}; its message says why")
+
+
+def _end_with_parent() -> None:
+    """Have this process asked to stop when the one that has started it is killed; only Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Processes that work for another one, as those of a pool or a loader: they go when it goes.
 
 Schedulers and terminals send a signal to all processes of a job, and a parent that is killed tells its children
-nothing. `ProcessPoolExecutor(..., initializer=follow_parent)` is all that a pool needs.
+nothing.
 """
 
 import multiprocessing

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import os
 import select
 import signal
@@ -78,6 +79,8 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     except OSError as error:
         if error.errno in TOO_MANY:
             sys.exit(_show(too_many_files()))
+        if error.errno == errno.ENAMETOOLONG:
+            sys.exit(_show(UserError(f"{error.filename}: the name is too long. Choose a shorter one.")))
         if error.errno not in WRITING_ONLY:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # it may be standard output, which is flushed once more at the end

@@ -17,22 +17,25 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, patience: float | None = None) -> Iterator[None]:
     """Be the only one who has the lock `path` for the block; others wait.
 
     It is a lock by flock, which ends with its holder however that ends. Some file systems have none (NFS without its
     lock service, Lustre without `-o flock`). There the lock is a file beside it, which only one can create, and which
     stays behind if its holder is killed.
 
+    Args:
+        patience: seconds that are waited (ten minutes).
     Raises:
-        UserError: another command has it for ten minutes.
+        UserError: another command has it for longer.
         OSError: the file cannot be created.
     """
+    patience = PATIENCE if patience is None else patience
     began, told = time.monotonic(), False
     while (held := _take(path)) is None:
-        if time.monotonic() - began > PATIENCE:
+        if time.monotonic() - began > patience:
             raise UserError(
-                f"another command has been writing into {path.parent} for {PATIENCE:,.0f} s. Wait until it ends, or "
+                f"another command has been writing into {path.parent} for {patience:,.0f} s. Wait until it ends, or "
                 f"stop it; if there is none, delete {path} and {_beside(path)}."
             )
         if not told and time.monotonic() - began > NOTICE:

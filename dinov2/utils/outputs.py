@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,6 +103,9 @@ def _fault_of_place(path: Path, error: BaseException) -> OSError | None:
     while cause is not None:
         if isinstance(cause, OSError) and (cause.errno in WRITING_ONLY or _is_about(cause.filename, path)):
             return cause
+        told = re.search(r"\(os error (\d+)\)", str(cause))  # by a library in Rust, as safetensors
+        if told and int(told[1]) in WRITING_ONLY:
+            return OSError(int(told[1]), os.strerror(int(told[1])))
         cause = cause.__cause__ or cause.__context__
     try:
         _write_probe(path if _is_folder(path) else path.parent)

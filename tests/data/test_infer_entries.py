@@ -320,6 +320,8 @@ def test_all_tars_of_a_folder(tmp_path: Path) -> None:
     assert [Path(line.split(":")[0]).name.split("_")[0] for line in lines] == ["c1", "c2", "c4", "c10"]
     assert summary == '5 tars: 4 indexed, 6 tiles; 1 without any: "c4.tar"; 1 refused: "c3.tar"'
     assert load_entries(output / "c10_entries.npy").shape == (2, 4)
+    done = run("infer_entries_loop.py", "--source", source, "--output", source / "notes.txt")
+    assert done.returncode == 2 and "a file is where a folder is needed" in done.stderr
     (source / "c3.tar").unlink()
     assert run("infer_entries_loop.py", "--source", source, "--output", output).returncode == 1
     keep = write_list(tmp_path, "b.jpg")

@@ -1,5 +1,6 @@
 """Downloads are resumed, checked, whole or not there, and https only."""
 
+import errno
 import hashlib
 import io
 import resource
@@ -27,6 +28,7 @@ from dinov2.hub.download import (
     fetch,
     open_https,
 )
+from dinov2.utils import locks
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 200_000, dtype=np.uint8).tobytes()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -249,11 +251,25 @@ def test_a_file_of_the_cache_is_checked(inside, server, tmp_path):
 def test_a_disk_without_room(server, tmp_path, monkeypatch):
     usage = SimpleNamespace(free=1000)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DownloadError, match="has 200,000 bytes, and .* has room for 1,000. DINOV2_HOME"):
+    with pytest.raises(
+        DownloadError, match="cannot be kept in .*: it has 200,000 bytes, and .* room for 1,000. DINOV2_HOME"
+    ):
         get(server, tmp_path / "w.pth")
+    assert left(tmp_path) == []
     monkeypatch.undo()
     with pytest.raises(DownloadError, match="w.pth cannot be kept in /dev/full/a: Not a directory. DINOV2_HOME"):
         get(server, Path("/dev/full/a/w.pth"))
+
+
+def test_a_cache_without_locks(server, tmp_path, monkeypatch):
+    """As on Lustre without `-o flock`."""
+
+    def no_lock(*args: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(locks.fcntl, "flock", no_lock)
+    assert get(server, tmp_path / "w.pth").read_bytes() == CONTENT
+    assert left(tmp_path) == ["w.pth"]
 
 
 def test_a_disk_that_fills(server, tmp_path):

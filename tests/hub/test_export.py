@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import resource
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -343,6 +344,19 @@ def test_a_full_disk_is_told_before_the_weights_are_read(tmp_path, monkeypatch):
         run(tmp_path / "out", "safetensors", "--weights", "nothing.pth")
 
 
+def test_a_disk_that_fills_does_not_end_the_process(tmp_path, monkeypatch):
+    arguments = saved(backbone(), tmp_path)
+    monkeypatch.setattr(outputs, "PROBE_BYTES", 1000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="cannot write .*out: no file may become that large"):
+            run(tmp_path / "out", "torchscript", *arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+
+
 def test_torchscript_refuses_other_images(tmp_path):
     output = export(backbone(), "torchscript", tmp_path)
     extra = {"notes.json": ""}
@@ -377,6 +391,10 @@ def test_what_is_refused(tmp_path, monkeypatch):
         run(tmp_path / "out", "safetensors", *weights, *STATED)
     with pytest.raises(UserError, match="is there already"):
         run(tmp_path / "full", "safetensors", *weights, *STATED)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="current folder; name a new folder in it"):
+        run(Path(), "safetensors", *weights, *STATED)
     with pytest.raises(UserError, match="weights file .* does not exist"):
         run(tmp_path / "out", "safetensors", "--weights", str(tmp_path / "none.pth"), *STATED)
     torch.save({"student": {f"backbone.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "student.pth")
@@ -385,7 +403,7 @@ def test_what_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"timm cannot be found: pip install timm, .*\[export\]"):
         run(tmp_path / "out", "timm", *weights, *STATED)
-    assert {path.name for path in tmp_path.iterdir()} == {"weights.pth", "student.pth", "full"}
+    assert {path.name for path in tmp_path.iterdir()} == {"weights.pth", "student.pth", "full", "here"}
 
 
 def test_the_tiles_of_the_comparison_are_tissue():

@@ -39,6 +39,10 @@ def test_commands_show_mistakes_without_traceback(capsys: pytest.CaptureFixture[
     assert found.value.code == 2
     assert capsys.readouterr().err == "error: tile 3 is broken\n"
     with pytest.raises(SystemExit) as found:
+        run_command(lambda: Path("x" * 300).exists())
+    assert found.value.code == 2
+    assert "the name is too long. Choose a shorter one" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as found:
         run_command(lambda: 0)
     assert found.value.code == 0
 

@@ -82,6 +82,9 @@ def test_errors_of_libraries_where_the_place_is_at_fault(tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OutputError, match="read-only"), output_errors(tmp_path / "x"):
         raise RuntimeError("[enforce fail at inline_container.cc]")
+    monkeypatch.undo()
+    with pytest.raises(OutputError, match="the disk is full"), output_errors(tmp_path / "x"):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")  # and the half file is gone again
 
 
 def test_places_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

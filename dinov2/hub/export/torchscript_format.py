@@ -1,5 +1,6 @@
 """TorchScript, for programs in C++ and those without this project's code."""
 
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,7 +61,9 @@ class TorchScriptFormat(ExportFormat):
         with torch.no_grad(), _unwarned():
             traced = torch.jit.trace(TokenModel(model).eval(), example, check_trace=False)
             program = torch.jit.script(_OneSize(traced, notes.image_size).eval())
-            torch.jit.save(program, folder / PROGRAM, _extra_files={NOTES: json_text(notes.metadata)})
+            content = io.BytesIO()  # given a path, torch ends the process where the disk is full
+            torch.jit.save(program, content, _extra_files={NOTES: json_text(notes.metadata)})
+        (folder / PROGRAM).write_bytes(content.getbuffer())
 
     def load(self, folder: Path) -> Callable[[Tensor], Tokens]:
         """By torch alone."""

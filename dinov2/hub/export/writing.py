@@ -85,6 +85,8 @@ def _checked_format(request: Request) -> ExportFormat:
 def _refuse_existing(output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output {output} is there already; name a new folder")
+    if output.is_mount() or output.resolve() == Path.cwd():  # a folder is put in place as a whole
+        raise UserError(f"--output {output} is a mount or the current folder; name a new folder in it")
 
 
 def _compare(model: DinoVisionTransformer, kind: ExportFormat, folder: Path, notes: Notes) -> float:
