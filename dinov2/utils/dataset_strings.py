@@ -62,7 +62,16 @@ def check_places(text: str) -> None:
     Raises:
         UserError: for the first one.
     """
-    for key, value in split_dataset_string(text)[1]:
+    name, pairs = split_dataset_string(text)
+    if name == "ImageNet" and not any(key in PATH_KEYS for key, _ in pairs):  # the default, as of DINOv2
+        raise UserError(
+            f"data set {text} names no folder (root=...:extra=...). A folder of images is given as --input-dir FOLDER "
+            "in training, and as ImageFolder:root=FOLDER in evaluations"
+        )
+    if not pairs and Path(text).is_dir():
+        written = join_dataset_string("ImageFolder", [("root", text)])
+        raise UserError(f"data set {text} is a folder; one of images is written {written}")
+    for key, value in pairs:
         if key in ("root", "extra", "file") and not Path(value).exists():
             raise UserError(f"{key}={value} of data set {text} does not exist")
 

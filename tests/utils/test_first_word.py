@@ -98,6 +98,8 @@ MISTAKES = [
     (TRAIN, ["--input-dir", ".", "--pretrained-weights", "dinov2_vits15"], "did you mean dinov2_vits14"),
     (KNN, [], "there is nothing to learn from"),
     (KNN, ["--config-file", str(PACKAGE)], "is a folder"),
+    (KNN, ["--train-dataset", str(PACKAGE)], f"is a folder; one of images is written ImageFolder:root={PACKAGE}"),
+    (TRAIN, [], "data set ImageNet:split=TRAIN names no folder"),
     (KNN, ["--config-file", "nowhere.yaml"], "configuration file nowhere.yaml does not exist"),
     (KNN, ["--train-dataset", "KNN:root=/nowhere:extra=.:split=query"], "root=/nowhere"),
     (KNN, [*UNTRAINED, "--val-dataset", "KNN:root=.:extra=/nowhere:split=test"], "extra=/nowhere"),
