@@ -11,7 +11,10 @@ from pathlib import Path
 from dinov2.errors import unknown_name
 
 # What pandas, R, SQL and spreadsheets write where there is no value, in lower case.
-_MISSING = frozenset({"", "nan", "-nan", "na", "n/a", "#n/a", "#na", "none", "null", "nil", "<na>", "nat"})
+_MISSING = frozenset(
+    {"", "nan", "-nan", "na", "n/a", "n.a.", "#n/a", "#na", "none", "null", "nil", "<na>", "nat", ".", "?"}
+    | {"#n/a n/a", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "#null!"}
+)
 _WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
@@ -101,6 +104,8 @@ def heading_problem(heading: Sequence[str], wanted: Sequence[str] = ()) -> str |
     if not any(heading):
         return "is empty: expected a row with the names of the columns, then one for each image"
     missing = [name for name in wanted if name not in heading]
+    if heading[0].lower().startswith("sep="):
+        return f'begins with a line that only Excel knows, "{heading[0]}": remove it, and {_SAVE}'
     separator = _other_separator(heading, missing)
     if separator is not None:
         return f"has {separator} between its columns, expected commas: {_resaved(separator)}"
@@ -117,8 +122,6 @@ def heading_problem(heading: Sequence[str], wanted: Sequence[str] = ()) -> str |
 
 def _other_separator(heading: Sequence[str], missing: Sequence[str]) -> str | None:
     """What separates the columns if it is not commas; None if it seems to be commas."""
-    if heading[0].lower().startswith("sep="):  # the first line that tells Excel; the heading is the second
-        return _SEPARATORS.get(heading[0][4:5], "a line that names the separator")
     text = ",".join(heading)
     if len(heading) == 1 or missing:
         for mark, name in _SEPARATORS.items():

@@ -139,6 +139,12 @@ def test_names_in_another_encoding_are_told_as_the_reason(tmp_path: Path) -> Non
         index(tar, keep=tmp_path / "keep.txt")
 
 
+def test_labels_in_another_encoding_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_bytes("filename,label\na.jpg,L\u00e4sion\n".encode("latin-1"))
+    with pytest.raises(LabelError, match=r"row 2: the label .* is not in UTF-8"):
+        labels_module.LabelTable(tmp_path / "l.csv", columns=LabelColumns())
+
+
 def test_the_same_row_twice_is_no_problem(tar: Path) -> None:
     table = write_csv(tar.parent / "l.csv", ["t0.jpg,1", "t0.jpg,1", "t1.jpg,0"])
     assert index(tar, csv=table, keep=write_list(tar.parent, "t0.jpg", "t1.jpg")).tiles == 2

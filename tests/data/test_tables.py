@@ -7,7 +7,9 @@ import pytest
 from dinov2.data.tables import file_problem, heading_problem, is_missing, label_problem, plain_label
 
 
-@pytest.mark.parametrize("text", ["", "  ", "\u00a0", "nan", "NaN", " NA ", "N/A", "#N/A", "None", "NULL", "<NA>"])
+@pytest.mark.parametrize(
+    "text", ["", "  ", "\u00a0", "nan", "NaN", " NA ", "N/A", "#N/A", "None", "NULL", "<NA>", "n.a.", "?", "#REF!"]
+)
 def test_missing_values(text: str) -> None:
     assert is_missing(text)
     assert "missing" in (label_problem(text) or "")
@@ -52,7 +54,8 @@ def test_labels_that_are_one_class(text: str, label: str) -> None:
         (["path\tlabel"], ["label"], "tabs"),
         (["path|label"], [], "bars"),
         (["path label"], ["label"], "blanks"),
-        (["sep=;"], [], "semicolons"),
+        (["sep=;"], [], "only Excel knows"),
+        (["sep=", ""], [], "only Excel knows"),
         (["a/t0.png", "tumour"], [], "names of the columns"),
         (["a/t0.JPG", "tumour"], ["label"], "names of the columns"),
         (["path", "Label"], ["label"], "did you mean Label"),

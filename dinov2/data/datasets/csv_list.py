@@ -57,6 +57,7 @@ class CSVListDataset(FileTileDataset):
         super().__init__(**options)
         self.file = Path(file)
         self.root = Path(root) if root is not None else self.file.parent
+        self._column = column
         wanted = {"path": column, "label": label, "slide": group, "site": site}
         cells, rows, self._header = _read(self.file, wanted)
         self._names = cells["path"]
@@ -106,9 +107,10 @@ class CSVListDataset(FileTileDataset):
 
     def _check_file(self, index: int, row: int) -> None:
         if not self.path_of(index).is_file():
+            by_default = f". It is of the first column, {self._header[0]!r}; column=... names another one"
             raise UserError(
                 f"row {row} of list {self.file}: image {self.path_of(index)} does not exist. Relative paths start "
-                f"from {self.root}; root=... changes that"
+                f"from {self.root}; root=... changes that{'' if self._column or len(self._header) == 1 else by_default}"
             )
 
 

@@ -271,6 +271,8 @@ def _encoded(names: list[str]) -> list[bytes]:
 
 def _label_problem(label: str, columns: LabelColumns) -> str | None:
     """What is wrong with the text of a label; None if nothing is."""
+    if not columns.as_text and re.search("[\udc80-\udcff]", label):
+        return f"the {columns.what} {show_name(label)} is not in UTF-8: save the csv with that encoding"
     return (missing_problem if columns.as_text else label_problem)(label, what=columns.what)
 
 

@@ -111,6 +111,7 @@ def test_quoted_paths_with_commas_and_newlines(folder):
         (["path", *[","] * 9], "", r"row 6: .*\n  and 4 more"),
         (["path", "images/none.png", "images/tile_0.png"], "", r"row 2 of .* images/none\.png does not exist"),
         (["path", "images/tile_0.png", "", "none.png"], "", r"row 4 of .*none\.png does not exist.* root=\.\.\."),
+        ([",path,k", "0,images/tile_0.png,a"], "", "does not exist.* first column, ''; column=... names another"),
         (["path,k", "images/tile_0.png,a", "b,a", "images/tile_0.png,b"], ":label=k", "row 4: .* than in row 2"),
     ],
 )
