@@ -52,32 +52,49 @@ def merge_layers(
     known, sections = set(leaf_keys(merged)), set(_section_keys(merged))
     for source, layer in layers:
         layer = layer if isinstance(layer, DictConfig) else OmegaConf.create(dict(layer))
-        for mistake in _unknown_keys(set(leaf_keys(layer)), known, sections):
+        given = set(leaf_keys(layer))
+        for mistake in _unknown_keys(given, known, sections):
             found.add(f"{source}: {mistake}")
         settings: Any = OmegaConf.create(_only_known(OmegaConf.to_container(layer, resolve=False), known))
+        for key in sorted((given & known) - set(leaf_keys(settings))):
+            found.add(f"{source}: {key} is one word, expected {key.replace('.', ': {')}: ...{'}' * key.count('.')}")
         _clear_alternatives(source, merged, settings, found)
-        merged = _merge(source, merged, settings, found)
-    try:
-        OmegaConf.resolve(merged)
-    except OmegaConfBaseException as error:
-        found.add(f"{error.full_key}: {str(error).splitlines()[0]}")
+        merged = merge_typed(source, merged, settings, found)
+    resolve_settings(merged, OmegaConf.load(DEFAULT_FILE), found)
     if mistakes is None:
         found.refuse()
     return merged
 
 
-def _merge(source: str, merged: Any, settings: DictConfig, mistakes: Mistakes) -> Any:
-    """All settings that have the right type on top of others."""
+def resolve_settings(merged: Any, defaults: Any, mistakes: Mistakes) -> None:
+    """Fill in what other settings say; a setting for which that does not work keeps its default."""
+    for key in list(leaf_keys(merged)):
+        try:
+            value = OmegaConf.select(merged, key)
+            if OmegaConf.is_config(value):
+                OmegaConf.resolve(value)
+        except OmegaConfBaseException as error:
+            mistakes.add(
+                f"{key}: {str(error).splitlines()[0]}. ${{section.key}} stands for the value of another setting, "
+                "and for no variable of the shell"
+            )
+            OmegaConf.update(merged, key, OmegaConf.select(defaults, key), merge=False)
+    OmegaConf.resolve(merged)
+
+
+def merge_typed(source: str, merged: Any, settings: DictConfig, mistakes: Mistakes) -> Any:
+    """All settings that have the right type on top of others of the same schema."""
     try:
         return OmegaConf.merge(merged, settings)
-    except OmegaConfBaseException:
-        kinds = {row.key: row.kind for row in rows()}
+    except (OmegaConfBaseException, TypeError):  # the latter for a list where there are names
+        schema: Any = OmegaConf.get_type(merged)
+        kinds = {row.key: row.kind for row in rows(schema)}
     plain = OmegaConf.to_container(settings, resolve=False)
-    for key in leaf_keys(settings):
+    for key in [key for key in kinds if key in set(leaf_keys(settings))]:
         value = at(plain, key)
         try:
             OmegaConf.update(merged, key, value)
-        except OmegaConfBaseException:
+        except (OmegaConfBaseException, TypeError):
             mistakes.add(f"{source}: {key}={value}: expected {_in_words(kinds[key])}")
     return merged
 
@@ -105,10 +122,10 @@ def _only_known(plain: Any, known: set[str], prefix: str = "") -> dict[str, Any]
     kept: dict[str, Any] = {}
     for key, value in plain.items():
         name = f"{prefix}{key}"
-        if name in known:
-            kept[key] = value
-        elif isinstance(value, dict):
+        if isinstance(value, dict) and name not in OPEN:
             kept[key] = _only_known(value, known, f"{name}.")
+        elif name in known and "." not in str(key):
+            kept[key] = value
     return kept
 
 

@@ -70,6 +70,8 @@ def parse_overrides(arguments: Sequence[str], mistakes: Mistakes | None = None) 
         try:
             single = OmegaConf.from_dotlist([argument])
             tree = yaml.compose(text, Loader=yaml.SafeLoader)
+            if isinstance(tree, yaml.ScalarNode) and tree.style is None and " #" in text:  # no comment, here
+                OmegaConf.update(single, key, text)
             _take_as_typed(single, {key: tree}, found, source="the command line")
             layer = OmegaConf.merge(layer, single)
         except Exception as error:
@@ -92,12 +94,18 @@ def _take_as_typed(config: DictConfig, trees: dict[str, yaml.Node | None], mista
     """
     plain = OmegaConf.to_container(config, resolve=False)
     for key, value in _strings(plain):
-        if _is_evaluated(value):
+        if value == "???":
+            mistakes.add(f"{source}: {key}={value} is still to be filled in")
+        elif _is_evaluated(value):
             mistakes.add(
                 f"{source}: {key}: {value} is not evaluated, since a run writes its settings into its files. Write the "
                 f"value itself, or let the shell fill it in: {key}=$NAME on the command line"
             )
-            OmegaConf.update(config, key, None)
+        else:
+            continue
+        section, _, name = key.rpartition(".")
+        OmegaConf.update(config, key, None)  # what is taken out is looked at
+        (OmegaConf.select(config, section) or config).pop(name)
     for key, tree in trees.items():
         nodes: list[Any] = tree.value if isinstance(tree, yaml.SequenceNode) else [tree]
         found = at(plain, key)

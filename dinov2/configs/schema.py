@@ -116,10 +116,10 @@ class StudentConfig:
     layerscale: float | None = number(0, 100)
     drop_path_uniform: bool = MISSING
     pretrained_weights: str = MISSING
-    pretrained_network: str = MISSING
-    pretrained_positions: str = MISSING
-    pretrained_allow: list[str] = MISSING
-    ffn_layer: str = MISSING
+    pretrained_network: str = choice("teacher", "student")
+    pretrained_positions: str = choice("interpolate", "center_cut")
+    pretrained_allow: list[str] = choice("registers", "layerscale", "partial")
+    ffn_layer: str = choice("mlp", "swiglu", "swiglufused", "identity")
     block_chunks: int = number(0)
     qkv_bias: bool = MISSING
     proj_bias: bool = MISSING

@@ -93,6 +93,7 @@ def make_parser(name: str, description: str | None = None, *, add_help: bool = T
     run.add_argument("--seed", type=int, default=0, help="of what is drawn, and of untrained weights")
     run.add_argument("--opts", nargs="+", default=[], dest="more_opts", metavar="key=value", help="the same, as a flag")
     parser.add_argument("opts", nargs="*", metavar="key=value", help="settings, such as student.arch=vit_base")
+    parser.set_defaults(evaluation=name)
     _ADD[name](parser)
     return parser
 

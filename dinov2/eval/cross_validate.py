@@ -11,13 +11,10 @@ if __name__ == "__main__":
     start("cross_validate", __doc__)
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-
-from dinov2.errors import UserError, unknown_name
 
 from .arguments import make_parser
 from .cross_validation import CROSS_VALIDATION, FoldResults, cross_validate
@@ -42,7 +39,6 @@ def get_args_parser(add_help: bool = True) -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> int:
     """Run the command."""
     with evaluation("cross_validate", args) as job:
-        _check(args)
         sets = job.open_sets([("val", job.keys.data.test_dataset), *named_tests(args.test_datasets)])
         kind = widest_kind(args.n_last_blocks)
         folds, absent = _folds(args, sets[0])
@@ -117,13 +113,3 @@ def _rows(
         scored_row(POOLED, name, pooled, samples.labels, classes=classes, groups=samples.groups, resamples=resamples),
     )
     return rows
-
-
-def _check(args: argparse.Namespace) -> None:
-    for name in args.probes:
-        if name not in ("linear", "log_regression") and not re.fullmatch(r"[1-9]\d*-NN", name):
-            raise unknown_name("classifier of --probes", name, ("1-NN", "20-NN", "linear", "log_regression"))
-    if len(set(args.probes)) < len(args.probes):
-        raise UserError(f"--probes {' '.join(args.probes)}: expected each classifier once")
-    if args.iterations < 1:
-        raise UserError(f"--iterations {args.iterations}: expected 1 or more")

@@ -20,8 +20,6 @@ from dataclasses import asdict
 
 from torch import Tensor
 
-from dinov2.errors import UserError
-
 from .arguments import make_parser
 from .features import Features
 from .knn_votes import ALL, KnnCase, KnnSettings, knn_scores
@@ -44,8 +42,6 @@ def main(args: argparse.Namespace) -> int:
     """Run the command."""
     with evaluation("knn", args) as job:
         sets = job.open_sets([("val", job.keys.data.test_dataset)])
-        if len(sets) < 2:
-            raise UserError("there is nothing to be scored on: name labelled tiles with --val-dataset")
         kind = FeatureKind(args.n_last_blocks, args.avgpool)
         train, val = job.subject.features(sets, kind, how=job.extraction, file=args.features)
         keys = job.keys.knn

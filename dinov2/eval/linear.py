@@ -17,7 +17,6 @@ from dataclasses import asdict
 from functools import partial
 
 from dinov2.distributed import get_global_size
-from dinov2.errors import UserError
 
 from .arguments import make_parser
 from .augmented import augmented_batches
@@ -44,7 +43,6 @@ def main(args: argparse.Namespace) -> int:
     """Run the command."""
     with evaluation("linear", args) as job:
         sets = job.open_sets([("val", job.keys.data.test_dataset), *named_tests(args.test_datasets)])
-        _check(args, sets)
         settings = LinearSettings(
             learning_rates=tuple(args.learning_rates),
             batch_size=(args.batch_size or BATCH_SIZE) * get_global_size(),
@@ -72,22 +70,6 @@ def main(args: argparse.Namespace) -> int:
         )
         append_lines(job.folder / LINEAR_RESULTS, _dinov2_lines(sets[2:], rows[1:], args.test_metric_types))
     return 0
-
-
-def _check(args: argparse.Namespace, sets: Sequence[LabelledSet]) -> None:
-    if len(sets) < 2 or sets[1].name != "val":
-        raise UserError("there is nothing to choose the best head on: name labelled tiles with --val-dataset")
-    if len(args.test_metric_types) not in (1, len(args.test_datasets)):
-        raise UserError(
-            f"--test-metric-types {' '.join(args.test_metric_types)}: expected one, or one for each of the "
-            f"{len(args.test_datasets)} --test-datasets"
-        )
-    if min(args.epochs, args.epoch_length) < 1:
-        raise UserError(f"--epochs {args.epochs} of {args.epoch_length} steps: expected 1 or more of each")
-    if min(args.learning_rates) <= 0 or len(set(args.learning_rates)) < len(args.learning_rates):
-        raise UserError(
-            f"--learning-rates {' '.join(map(str, args.learning_rates))}: expected different numbers above 0"
-        )
 
 
 def _training(

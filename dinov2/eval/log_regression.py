@@ -14,8 +14,6 @@ import argparse
 import logging
 from dataclasses import asdict, replace
 
-from dinov2.errors import UserError
-
 from .arguments import make_parser
 from .choices import METRICS
 from .features import Features
@@ -38,7 +36,6 @@ def main(args: argparse.Namespace) -> int:
         tested = [("val", job.keys.data.test_dataset), *named_tests(args.test_datasets)]
         sets = job.open_sets([("finetune", args.finetune_dataset_str), *tested])
         scored = [one for one in sets if one.name not in ("train", "finetune")]
-        _check(args, [one.name for one in scored])
         kind = FeatureKind(args.n_last_blocks, args.avgpool)
         how = replace(job.extraction, on_cpu=job.extraction.on_cpu or args.train_features_device == "cpu")
         features = job.subject.features(sets, kind, how=how, file=args.features)
@@ -87,14 +84,3 @@ def main(args: argparse.Namespace) -> int:
             **asdict(settings),
         )
     return 0
-
-
-def _check(args: argparse.Namespace, scored: list[str]) -> None:
-    if not scored:
-        raise UserError("there is nothing to be scored on: name labelled tiles with --val-dataset or --test-datasets")
-    if args.finetune_on_val and (args.finetune_dataset_str or "val" not in scored):
-        raise UserError(
-            "--finetune-on-val chooses C on the tiles of --val-dataset: give those, and nothing else to choose on"
-        )
-    if min(args.c_values or C_VALUES) <= 0:
-        raise UserError(f"--c-values {' '.join(map(str, args.c_values))}: expected numbers above 0")

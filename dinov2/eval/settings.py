@@ -10,15 +10,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from dinov2.configs import load_config_file, merge_layers, parse_overrides, validate_config
+from dinov2.configs.merge import merge_typed, resolve_settings
 from dinov2.configs.schema import LARGEST
 from dinov2.configs.validate import in_words
 from dinov2.errors import Mistakes, UserError, unknown_name
 from dinov2.hub import find
 
 from .choices import CROP
+from .flags import wrong_flags
 
 COMMAND_LINE = "the command line"
 
@@ -105,9 +106,8 @@ def load_settings(args: argparse.Namespace, mistakes: Mistakes | None = None) ->
     cfg = merge_layers(rest, found)
     validate_config(cfg, found)
     keys = _merged(own, found)
-    for name, value, most in (("--seed", args.seed, 2**32 - 1), ("--resamples", args.resamples, LARGEST)):
-        if not 0 <= value <= most:
-            found.add(f"{name} {value}: expected {in_words(0, most, value)}")
+    for mistake in wrong_flags(args, keys.data.test_dataset):
+        found.add(mistake)
     if mistakes is None:
         found.refuse()
     return cfg, keys
@@ -131,30 +131,32 @@ def _layer(values: Mapping[str, Any]) -> DictConfig:
 
 def _split(source: str, layer: DictConfig, mistakes: Mistakes) -> tuple[DictConfig, DictConfig]:
     """The keys of an evaluation in a layer, and all others."""
-    others = layer.copy()
-    mine = OmegaConf.create({})
+    others: Any = OmegaConf.to_container(layer, resolve=False)
+    mine: dict[str, Any] = {}
     for section in fields(EvaluationKeys):
         keys = [key.name for key in fields(section.default_factory)]  # type: ignore[arg-type, misc]
-        for key in list(others.get(section.name) or {}):
-            if key in keys:
-                OmegaConf.update(mine, f"{section.name}.{key}", others[section.name].pop(key))
-            elif section.name != "data":  # which a training has as well
-                others[section.name].pop(key)
-                mistakes.add(f"{source}: {unknown_name(f'key of {section.name}', str(key), keys)}")
-        if section.name in others and not others[section.name]:
-            others.pop(section.name)
-    return mine, others
+        given = others.pop(section.name, None) or {}
+        if not isinstance(given, dict):
+            mistakes.add(f"{source}: {section.name} is a section; expected keys below it, such as {keys[0]}")
+            continue
+        for key in [key for key in keys if isinstance(given.get(key), dict)]:
+            mistakes.add(f"{source}: {section.name}.{key}={given.pop(key)}: expected a value, or a list of them")
+        mine[section.name] = {key: given.pop(key) for key in keys if key in given}
+        if section.name == "data":  # which a training has as well
+            others.update({"data": given} if given else {})
+            continue
+        for key in given:
+            mistakes.add(f"{source}: {unknown_name(f'key of {section.name}', str(key), keys)}")
+    return OmegaConf.create(mine), OmegaConf.create(others)
 
 
 def _merged(layers: list[tuple[str, DictConfig]], mistakes: Mistakes) -> EvaluationKeys:
-    merged = OmegaConf.structured(EvaluationKeys)
+    merged: Any = OmegaConf.structured(EvaluationKeys)
     for source, layer in layers:
-        try:
-            merged = OmegaConf.merge(merged, layer)
-        except OmegaConfBaseException as error:
-            mistakes.add(f"{source}: {error.full_key}: {str(error).splitlines()[0]}")
+        merged = merge_typed(source, merged, layer, mistakes)
+    resolve_settings(merged, OmegaConf.structured(EvaluationKeys), mistakes)
     keys: EvaluationKeys = OmegaConf.to_object(merged)  # type: ignore[assignment]
-    if isinstance(keys.knn.n_per_class_list, int):
+    if not isinstance(keys.knn.n_per_class_list, list):
         keys.knn.n_per_class_list = [keys.knn.n_per_class_list]
     for mistake in _wrong(keys):
         mistakes.add(mistake)
@@ -167,7 +169,9 @@ def _wrong(keys: EvaluationKeys) -> Iterator[str]:
     for name, values in {"nb_knn": keys.knn.nb_knn, "n_per_class_list": keys.knn.n_per_class_list}.items():
         if len(set(values)) < len(values):
             yield f"{name}={values}: expected each number once"
-    if not keys.knn.n_per_class_list or any(n < 1 and n != -1 for n in keys.knn.n_per_class_list):
+    if not keys.knn.n_per_class_list or any(
+        not isinstance(n, int) or (n < 1 and n != -1) for n in keys.knn.n_per_class_list
+    ):
         yield f"n_per_class_list={keys.knn.n_per_class_list}: expected numbers of query tiles per class, -1 for all"
     for name, value, least, most in (
         ("temperature", keys.knn.temperature, 1e-4, 1000),

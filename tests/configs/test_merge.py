@@ -16,6 +16,8 @@ from dinov2.configs import (
 )
 from dinov2.configs.schema import rows
 from dinov2.errors import Mistakes, MistakesError, UserError
+from dinov2.models.vision_transformer import FFN_LAYERS
+from dinov2.models.weights.loading import ALLOWANCES, NETWORKS, POSITIONS
 
 # eval/knn*.yaml have keys of an evaluation too: tests/eval/test_settings.py reads them.
 PACKAGED = sorted(
@@ -147,6 +149,39 @@ def test_all_mistakes_at_once():
     expected = ["unknown key optim.epoch", "two ways", "optim.epochs=many: expected a number", "train.seed=-1"]
     expected += ["did you mean sinkhorn_knopp", "crops.local_crops_size=90", "optim.lr, which is 0"]
     assert all(part in line for part, line in zip(expected, lines, strict=True)), lines
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("wandb.project=${USER}", "wandb.project: Interpolation key 'USER' not found"),
+        ("optim.epochs=${optim.epochs}", "optim.epochs: Recursive interpolation"),
+        ("optim.epochs=${student.arch}", "optim.epochs: .* could not be converted to Float"),
+        ("wandb.tags=[a,'${b.c}']", "wandb.tags: Interpolation key 'b.c' not found"),
+        ("tune.datasets={crc: {query: a, test: '${b}'}}", "tune.datasets: Interpolation key 'b' not found"),
+        ("optim.epochs={a: 1}", "unknown key optim.epochs.a"),
+        ("crops.global_crops_scale[0]=0.3", "unknown key crops.global_crops_scale.0"),
+        ("tune.datasets=[a,b]", "tune.datasets=.*: expected settings by name"),
+    ],
+)
+def test_values_that_come_to_nothing(argument, message):
+    """Each is in the list, beside others."""
+    with pytest.raises(UserError, match=f"2 things(.|\n)*{message}"):
+        merge_layers([("the command line", parse_overrides(["train.seeed=1", argument]))])
+
+
+def test_dots_in_names_of_a_file():
+    with pytest.raises(UserError, match=r"tune.knn.nb_knn is one word, expected tune: {knn: {nb_knn: \.\.\.}}"):
+        merge_layers([("a.yaml", {"tune": {"knn.nb_knn": [3]}})])
+    cfg = merge_layers([("a.yaml", {"data": {"draw_weights": {"GTEx.v8": 2}}})])
+    assert cfg.data.draw_weights == {"GTEx.v8": 2}
+
+
+def test_names_of_the_schema_are_those_of_the_code():
+    names = {row.key: set(row.names or ()) for row in rows()}
+    assert names["student.ffn_layer"] == set(FFN_LAYERS)
+    for key, known in (("network", NETWORKS), ("positions", POSITIONS), ("allow", ALLOWANCES)):
+        assert names[f"student.pretrained_{key}"] == set(known)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,16 @@ def test_other_settings_and_colons_outside_stay(kind, tmp_path):
     assert (cfg.train.dataset_path, cfg.wandb.exp_name) == ("ImageFolder:root=/data/tiles", "tiles")
 
 
+@both
+def test_what_is_still_to_be_filled_in(kind, tmp_path):
+    with pytest.raises(UserError, match=r"2 things(.|\n)*base_lr=\?\?\? is still(.|\n)*tags=\?\?\? is"):
+        read(tmp_path, kind, "optim.base_lr=???", "wandb.tags=[a,'???']")
+
+
+def test_a_hash_on_the_command_line_is_no_comment():
+    assert parse_overrides(["train.dataset_path=Folder:root=/a #1"]).train.dataset_path == "Folder:root=/a #1"
+
+
 def test_all_unreadable_arguments_at_once():
     with pytest.raises(UserError) as error:
         parse_overrides(["--epochs", "optim.epochs", "train.seed=010", "a=[1", "optim.lr=1"])

@@ -249,9 +249,9 @@ def without_extraction(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--n-folds", "1"], "1 folds of 12 groups"),
+        (["--n-folds", "1"], "--n-folds 1: expected at least 2"),
         (["--n-folds", "13"], "13 folds of 12 groups"),
-        (["--probes", "1-NN", "linear", "1-NN"], "--probes 1-NN linear 1-NN: expected each classifier once"),
+        (["--probes", "1-NN", "linear", "1-NN"], "--probes 1-NN linear 1-NN: expected each once"),
         (["--n-last-blocks", "0", "4"], "--n-last-blocks 0 4: expected 1 .. 12"),
         (["--n-last-blocks", "1", "1"], "--n-last-blocks 1 1: expected each number once"),
     ],

@@ -1,15 +1,18 @@
 """Settings of an evaluation: the fork's files, `key=value` arguments and flags."""
 
+import re
+
 import pytest
 
 from dinov2.configs import CONFIG_ROOT
 from dinov2.errors import UserError
+from dinov2.eval.arguments import make_parser
 from dinov2.eval.knn import get_args_parser
 from dinov2.eval.settings import load_settings
 
 
 def settings_of(*arguments: str):
-    args = get_args_parser().parse_intermixed_args(list(arguments))
+    args = get_args_parser().parse_intermixed_args(["--val-dataset", "v", *arguments])
     args.opts = [*args.opts, *args.more_opts]
     return load_settings(args)
 
@@ -56,8 +59,35 @@ def test_declared_image_size(size, resized):
         ("knn.n_per_class_list=[0]", "expected numbers of query tiles per class"),
         ("knn.temperature=0", "temperature=0.0: expected at least 0.0001"),
         ("data.image_size=96", "data.image_size=96: expected at least 224"),
+        ("data=[1]", "data is a section"),
+        ("knn.nb_knn.0=3", "knn.nb_knn={'0': 3}: expected a value, or a list of them"),
+        ("knn.n_per_class_list=all", "expected numbers of query tiles per class"),
+        ("data.batch_size=${speed.workers}", "data.batch_size: Interpolation key 'speed.workers' not found"),
+        ("data.query_dataset=???", "data.query_dataset=??? is still to be filled in"),
     ],
 )
 def test_mistakes(argument, message):
-    with pytest.raises(UserError, match=message.replace("[", r"\[")):
+    with pytest.raises(UserError, match=re.escape(message)):
         settings_of(argument)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("knn", ["knn.temperature=hot", "knn.nb_knn=ten", "data.image_size=12"], ["ten", "hot", "=12", "scored on"]),
+        (
+            "knn",
+            ["--crop-size", "0", "--seed", "-1", "student.ffn_layer=mpl"],
+            ["mlp", "seed -1", "size 0", "on"],
+        ),
+        ("linear", ["--epochs", "0", "--learning-rates", "nan", "1", "1"], ["epochs 0", "nan", "best head", "once"]),
+        ("log_regression", ["--c-values", "nan", "0", "--finetune-on-val"], ["nan", "0.0", "scored on", "chooses C"]),
+        ("cross_validate", ["--n-folds", "1", "--probes", "NN", "NN"], ["folds 1", "'NN'", "each once"]),
+    ],
+)
+def test_all_mistakes_at_once(name, arguments, expected):
+    """Of settings and flags, and those of one layer each for itself, before anything slow is imported."""
+    with pytest.raises(UserError) as error:
+        load_settings(make_parser(name).parse_intermixed_args(arguments))
+    lines = str(error.value).split("\n  - ")[1:]
+    assert all(part in line for part, line in zip(expected, lines, strict=True)), lines

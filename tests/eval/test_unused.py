@@ -5,6 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dinov2.configs import complete_config, load_config_file
+from dinov2.errors import Mistakes
 from dinov2.eval.arguments import make_parser
 from dinov2.eval.settings import load_settings
 from dinov2.eval.setup import image_sizes
@@ -13,7 +14,7 @@ from dinov2.eval.unused import ROWS, unused_flags
 
 def said(name: str, *arguments: str) -> list[str]:
     args = make_parser(name).parse_intermixed_args(list(arguments))
-    return list(unused_flags(name, args, load_settings(args)[1]))
+    return list(unused_flags(name, args, load_settings(args, Mistakes())[1]))
 
 
 CASES = [
@@ -57,7 +58,7 @@ def sizes(tmp_path, name: str, *arguments: str, **sections: dict) -> tuple[int, 
     settings = complete_config({"train": {"output_dir": str(tmp_path)}, **sections})
     OmegaConf.save(settings, file)
     args = make_parser(name).parse_intermixed_args(["--config-file", str(file), *arguments])
-    found = image_sizes(args, *load_settings(args))
+    found = image_sizes(args, *load_settings(args, Mistakes()))
     return found["resize_size"], found["crop_size"]
 
 
@@ -80,4 +81,4 @@ def test_other_configurations_keep_the_usual_sizes(tmp_path):
     )
     args.config_file = str(tmp_path / "eval.yaml")
     assert load_config_file(args.config_file).crops.global_crops_size == 518
-    assert image_sizes(args, *load_settings(args)) == {"resize_size": 256, "crop_size": 224}
+    assert image_sizes(args, *load_settings(args, Mistakes())) == {"resize_size": 256, "crop_size": 224}

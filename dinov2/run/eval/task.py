@@ -30,7 +30,6 @@ def submit_evaluation(name: str, arguments: list[str] | None = None) -> int:
     """
     parser = get_args_parser(description=f"Submit dinov2.eval.{name}", parents=[make_parser(name, add_help=False)])
     args = parser.parse_intermixed_args(arguments)
-    args.evaluation = name
     check_arguments(args, files=False)  # a mistake is found before the job has waited for its turn
     from dinov2.eval.setup import read_settings
 

@@ -8,7 +8,7 @@ from eval_making import TINY, write_tiles
 
 from dinov2.errors import UserError
 
-DATA = ("--train-dataset", "CSV:file=query.csv:label=tissue")
+DATA = ("--train-dataset", "CSV:file=query.csv:label=tissue", "--val-dataset", "CSV:file=val.csv:label=tissue")
 COMMANDS = ("knn", "linear", "log_regression", "cross_validate")
 
 
