@@ -13,11 +13,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
-from dinov2.configs import load_config_file, merge_layers
-from dinov2.models.weights.shards import join_shards
-from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.utils.atomic import atomic_path
 from dinov2.utils.cli import Parser, run_command
 from dinov2.utils.outputs import try_file
@@ -36,6 +31,12 @@ def main() -> None:
     """Join and write."""
     args = get_args_parser().parse_args()
     try_file(args.output)
+    import torch  # slow, so not before the flags are right
+
+    from dinov2.configs import load_config_file, merge_layers
+    from dinov2.models.weights.shards import join_shards
+    from dinov2.train.ssl_meta_arch import SSLMetaArch
+
     cfg = merge_layers([(args.config_file, load_config_file(args.config_file))])
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in SSLMetaArch(cfg).state_dict().items()}

@@ -28,7 +28,7 @@ _INDEX = (
 )
 _SLIDE = Kind(
     (".svs", ".ndpi", ".mrxs", "slidedat.ini", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".isyntax")
-    + (".qptiff", ".zvi", ".dcm", ".ome.tif", ".ome.tiff"),
+    + (".qptiff", ".zvi", ".dcm", ".vsi", ".dzi", ".ome.tif", ".ome.tiff"),
     "a whole slide",
     "Training reads tiles. Cut them from the slide first, as images of 256 or 512 px at one magnification (QuPath, "
     "histolab, tiatoolbox), and give the folder with them; coordinates alone, as CLAM and TRIDENT list them, are not "
@@ -72,7 +72,17 @@ _KINDS = (
     Kind(
         (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"), "a single image", "Give the folder that it is in"
     ),
-    Kind((".h5", ".hdf5"), "HDF5", "Give the file itself: --input-dir {path}"),
+    Kind(
+        (".jp2", ".j2k", ".jxl", ".avif", ".heic", ".gif", ".ppm", ".pnm"),
+        "an image of a kind that is not read",
+        "Convert such images to .png, which loses nothing, and give the folder with them",
+    ),
+    Kind(
+        (".h5", ".hdf5"),
+        "HDF5",
+        "If it has tiles, give the file itself: --input-dir {path}. Coordinates and features, as CLAM and TRIDENT keep "
+        "in such files, have no pixels to train on: give the tiles themselves",
+    ),
     Kind((".csv",), "a list", "If it lists images, give the file itself: --input-dir {path}"),
 )
 

@@ -328,11 +328,13 @@ def test_a_mismatch_leaves_nothing(kind, module, translate, tmp_path, monkeypatc
 
 def test_two_exports_into_one_folder_at_the_same_time(tmp_path):
     arguments = saved(backbone(), tmp_path)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
     with ThreadPoolExecutor(2) as pool:
         both = [pool.submit(run, tmp_path / "out", "safetensors", *arguments) for _ in range(2)]
     [error] = [one.exception() for one in both if one.exception()]
     assert isinstance(error, UserError) and "is there already" in str(error)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "weights.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out", "weights.pth"]
 
 
 def test_a_full_disk_is_told_before_the_weights_are_read(tmp_path, monkeypatch):

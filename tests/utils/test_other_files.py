@@ -22,6 +22,8 @@ GIVEN = {
     "slide.pt": "is a file of PyTorch.*--pretrained-weights",
     "tiles.zip": r"is an archive.*unzip .*tiles\.zip",
     "list.txt": r"is a list.*\.csv",
+    "slide.vsi": "is a whole slide",
+    "tile.jp2": "is an image of a kind that is not read. Convert",
     "tile.png": "is a single image. Give the folder",
     "what.ever": "is no folder. Give a folder of images",
 }
@@ -44,13 +46,15 @@ def test_a_large_tiff_is_a_slide(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [["a.svs", "b.svs", "list.csv"], ["x/shard-0.tar", "x/shard-1.tar"], ["m/Slidedat.ini"]]
+    "names",
+    [["a.svs", "b.svs", "list.csv"], ["x/shard-0.tar", "x/shard-1.tar"], ["m/Slidedat.ini"], ["x/a.h5", "x/b.h5"]],
 )
 def test_a_folder_of_other_files(names: list[str], tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    what = "a tar" if "tar" in names[0] else "a whole slide"
+    kinds = {".tar": "a tar", ".h5": "HDF5. If it has tiles, .* CLAM and TRIDENT"}
+    what = kinds.get(Path(names[0]).suffix, "a whole slide")
     with pytest.raises(UserError, match=f"holds no images.*It has {names[0]}.*which is {what}"):
         make_dataset(dataset_str=f"ImageFolder:root={tmp_path}")
     with pytest.raises(UserError, match=f"no images in this folder. It has {names[0]}"):

@@ -50,7 +50,7 @@ def _make(request: Request, kind: ExportFormat) -> float:
         std=facts.std,
         facts={**facts.metadata, "source_sha256": origin.digest},
     )
-    with atomic_path(request.output) as folder:
+    with atomic_path(request.output.resolve()) as folder:  # a link to an empty folder stays
         folder.mkdir()
         kind.write(model, folder, notes)
         difference = _compare(model, kind, folder, notes)
