@@ -39,7 +39,7 @@ def place(tmp_path_factory) -> Path:
 
 def arguments(place: Path, output: Path, *more: str) -> list[str]:
     data = [f"--{name}-dataset=ImageFolder:root={place / name}" for name in ("train", "val")]
-    weights = [] if "--untrained" in more else ["--pretrained-weights", str(place / "weights.pth")]
+    weights = [] if "--untrained" in more else [f"--pretrained-weights={place / 'weights.pth'}"]
     return [*data, *weights, *SIZES, "--output-dir", str(output), *more, "--opts", *TINY]
 
 
@@ -222,11 +222,8 @@ def test_cross_validation(place, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--pretrained-weights", ""], "there are no weights to evaluate"),
         (["--pretrained-weights", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--crop-size", "30"], "--crop-size 30: expected a multiple of student.patch_size, which is 14"),
-        (["--train-dataset", ""], "there is nothing to learn from"),
-        (["--val-dataset", ""], "there is nothing to be scored on"),
         (["--n-last-blocks", "13"], r"--n-last-blocks 13: expected 1 .. 12"),
         (["--n-last-blocks", "0"], r"--n-last-blocks 0: expected 1 .. 12"),
         (["--nb_knn", "5", "1", "5"], r"nb_knn=\[5, 1, 5\]: expected each number once"),
@@ -239,6 +236,19 @@ def test_cross_validation(place, tmp_path):
 def test_mistakes(place, tmp_path, more, message):
     with pytest.raises(UserError, match=message):
         run(knn, [*arguments(place, tmp_path), *more])
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("--pretrained-weights", "there are no weights to evaluate"),
+        ("--train-dataset", "there is nothing to learn from"),
+        ("--val-dataset", "there is nothing to be scored on"),
+    ],
+)
+def test_what_is_missing(place, tmp_path, missing, message):
+    with pytest.raises(UserError, match=message):
+        run(knn, [given for given in arguments(place, tmp_path) if not given.startswith(missing)])
 
 
 def without_extraction(monkeypatch) -> None:

@@ -304,3 +304,8 @@ def test_jobs_without_slurm(cluster, image_folder, tmp_path):
     )
     assert found.returncode == 0, found.stderr
     assert list(tmp_path.glob("run-*/checkpoints/step-0000001"))
+
+
+def test_a_backbone_that_there_is_not_is_told_before_the_job_waits(tmp_path):
+    with pytest.raises(UserError, match="unknown student.arch 'vit_smal': did you mean vit_small"):
+        main(["--output-dir", str(tmp_path / "run"), "--dry-run", "student.arch=vit_smal"])

@@ -9,11 +9,10 @@ is over or another job takes its place.
 import argparse
 import os
 
-from dinov2.models.build import check_names
 from dinov2.run.submit import Task, get_args_parser, report, submit_jobs
+from dinov2.train.arguments import check_arguments
 from dinov2.train.arguments import get_args_parser as get_train_args_parser
 from dinov2.utils.cli import run_command
-from dinov2.utils.config import get_cfg_from_args
 
 
 class TrainingTask(Task):
@@ -39,7 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = get_args_parser(description="Submit a DINOv2 training", parents=[get_train_args_parser(add_help=False)])
     args = parser.parse_intermixed_args(arguments)
-    # A mistake is found before the job has waited for its turn.
+    check_arguments(args, files=False)  # a mistake is found before the job has waited for its turn
+    from dinov2.models.build import check_names
+    from dinov2.utils.config import get_cfg_from_args
+
     get_cfg_from_args(args, checks=(lambda cfg: check_names(cfg.student),))
     job = submit_jobs(TrainingTask, args, name="dinov2:train")
     if job is not None:
