@@ -12,8 +12,14 @@ from .early_stopping import EarlyStopping
 MOST_SCORES = 12  # that are listed
 
 
-def describe_outcome(tracked: EarlyStopping, *, iteration: int, total: int, output_dir: Path) -> str:
-    """Several lines about a training that has ended after `iteration` of `total` steps."""
+def describe_outcome(
+    tracked: EarlyStopping, *, iteration: int, total: int, output_dir: Path, tiles: Sequence[str] = ("...", "...")
+) -> str:
+    """Several lines about a training that has ended after `iteration` of `total` steps.
+
+    Args:
+        tiles: data set strings of labelled query and test tiles.
+    """
     rows = _rows(output_dir / "results" / "tune.jsonl")
     best = output_dir / "eval" / "best" / "teacher_checkpoint.pth"
     last = output_dir / "eval" / f"training_{iteration - 1}" / "teacher_checkpoint.pth"
@@ -30,8 +36,8 @@ def describe_outcome(tracked: EarlyStopping, *, iteration: int, total: int, outp
         "how to go on:",
         f"python -m dinov2.visualize.run {quote(str(output_dir))}",
         f"python -m dinov2.eval.knn --config-file {quote(str(output_dir / 'config.yaml'))} "
-        f"--pretrained-weights {weights} --output-dir {quote(str(output_dir / 'knn'))} --train-dataset ... "
-        "--val-dataset ...",
+        f"--pretrained-weights {weights} --output-dir {quote(str(output_dir / 'knn'))} --train-dataset "
+        f"{quote(tiles[0])} --val-dataset {quote(tiles[1])}",
         f"python -m dinov2.hub export --weights {weights} --to timm --output {quote(str(output_dir / 'timm'))}",
     ]
     if tracked.stopped:

@@ -156,7 +156,7 @@ def do_train(
         write_config(cfg)
         if is_finished(state, total):
             logger.info(f"the run in {output_dir} is finished ({state.iteration} of {total} iterations); nothing to do")
-            tell_outcome(state, total, output_dir)
+            tell_outcome(cfg, state, total)
             return global_averages(state.metrics)
         sinks = make_sinks(cfg, output_dir, start=state.iteration)
         attach_metrics_file(state, output_dir, sinks)
@@ -173,14 +173,20 @@ def do_train(
             checkpointer.finish()
     for sink in sinks:
         sink.close()
-    tell_outcome(state, total, output_dir)
+    tell_outcome(cfg, state, total)
     return global_averages(state.metrics)
 
 
-def tell_outcome(state: TrainState, total: int, output_dir: Path) -> None:
+def tell_outcome(cfg: Any, state: TrainState, total: int) -> None:
     """Log how a finished training went and what to do next."""
     if distributed.is_main_process():
-        outcome = describe_outcome(state.early_stopping, iteration=state.iteration, total=total, output_dir=output_dir)
+        outcome = describe_outcome(
+            state.early_stopping,
+            iteration=state.iteration,
+            total=total,
+            output_dir=Path(cfg.train.output_dir),
+            tiles=[path or "..." for path in (cfg.tune.query_dataset_path, cfg.tune.test_dataset_path)],
+        )
         logger.info(outcome)
 
 

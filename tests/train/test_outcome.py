@@ -19,7 +19,8 @@ def outcome(folder, rows, *, patience=None, keeps_best=True, kept=True):
     if kept:
         (folder / "eval" / "best").mkdir(parents=True)
         (folder / "eval" / "best" / "teacher_checkpoint.pth").touch()
-    return describe_outcome(tracked, iteration=rows[-1]["iteration"], total=400, output_dir=folder)
+    tiles = ["KNN:root=a b", "..."]
+    return describe_outcome(tracked, iteration=rows[-1]["iteration"], total=400, output_dir=folder, tiles=tiles)
 
 
 ROWS = [
@@ -69,3 +70,4 @@ def test_folders_with_spaces_can_be_pasted(tmp_path):
     (tmp_path / "my runs").mkdir()
     said = outcome(tmp_path / "my runs", ROWS)
     assert f"visualize.run '{tmp_path}/my runs'" in said
+    assert said.count("--train-dataset 'KNN:root=a b' --val-dataset ...") == 1
