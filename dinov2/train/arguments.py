@@ -1,15 +1,19 @@
 """The command line of a training, and what of it is checked before torch is imported."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dinov2.errors import Mistakes
+from dinov2.errors import Mistakes, unknown_name
 from dinov2.hub import check_known
 from dinov2.utils.cli import Parser, run_checked
 from dinov2.utils.dataset_strings import INPUT_FILES, check_places
 from dinov2.utils.other_files import explain_file
+
+# Those of models/vision_transformer.py, which takes seconds to import.
+BACKBONES = ("vit_tiny", "vit_small", "vit_base", "vit_large", "vit_giant2")
 
 
 def start() -> NoReturn:
@@ -59,7 +63,7 @@ def check_arguments(args: argparse.Namespace, *, files: bool = True) -> None:
     from dinov2.utils.config import get_cfg_from_args  # OmegaConf takes as long as all before it
 
     checks = (lambda cfg: _check_places(cfg, args.input_dir or []), _check_weights)
-    get_cfg_from_args(args, checks=checks if files else ())
+    get_cfg_from_args(args, checks=(_check_backbone, *(checks if files else ())))
 
 
 def dataset_strings(cfg: Any) -> list[str]:
@@ -69,6 +73,13 @@ def dataset_strings(cfg: Any) -> list[str]:
     strings += [cfg.tune.query_dataset_path, cfg.tune.test_dataset_path]
     strings += [string for pair in cfg.tune.datasets.values() for string in pair.values()]
     return list(filter(None, strings))
+
+
+def _check_backbone(cfg: Any) -> None:
+    models = sys.modules.get("dinov2.models.vision_transformer")
+    known = models.ARCHITECTURES if models else BACKBONES  # more may have been registered
+    if cfg.student.arch.removesuffix("_memeff") not in known:
+        raise unknown_name("student.arch", cfg.student.arch, known)
 
 
 def _check_places(cfg: Any, inputs: Sequence[str]) -> None:

@@ -11,6 +11,8 @@ from PIL import Image
 from dinov2.configs import complete_config
 from dinov2.data import make_dataset
 from dinov2.errors import UserError
+from dinov2.models import vision_transformer
+from dinov2.train.arguments import BACKBONES
 from dinov2.train.plan import build_augmentation, build_loader, build_masks, build_order
 
 
@@ -72,3 +74,7 @@ def test_masks_are_those_of_the_configuration(folders):
     assert (masks.ratios, masks.probability) == ((0.1, 0.5), 0.5)
     batch = next(iter(batches))
     assert batch["collated_masks"].shape == (8, 4) and int(batch["n_masked_patches"]) == batch["collated_masks"].sum()
+
+
+def test_the_backbones_of_the_first_look_are_those_of_the_models():
+    assert set(BACKBONES) == {name for name in vars(vision_transformer) if name.startswith("vit_")}

@@ -92,6 +92,7 @@ MISTAKES = [
     (TRAIN, ["--config-file", "nowhere.yaml"], "configuration file nowhere.yaml does not exist"),
     (TRAIN, ["--input-dir", "nowhere"], "--input-dir nowhere does not exist"),
     (TRAIN, ["optim.epocs=3"], "did you mean optim.epochs"),
+    (TRAIN, ["student.arch=vit_lrage"], "did you mean vit_large"),
     (TRAIN, ["train.dataset_path=ImageFolder:root=/nowhere"], "root=/nowhere"),
     (TRAIN, ["train.dataset_path=[HDF5:file=/nowhere.h5]"], "file=/nowhere.h5"),
     (TRAIN, ["--input-dir", ".", "--pretrained-weights", "nowhere.pth"], "nowhere.pth does not exist"),

@@ -39,10 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = get_args_parser(description="Submit a DINOv2 training", parents=[get_train_args_parser(add_help=False)])
     args = parser.parse_intermixed_args(arguments)
     check_arguments(args, files=False)  # a mistake is found before the job has waited for its turn
-    from dinov2.models.build import check_names
-    from dinov2.utils.config import get_cfg_from_args
-
-    get_cfg_from_args(args, checks=(lambda cfg: check_names(cfg.student),))
     job = submit_jobs(TrainingTask, args, name="dinov2:train")
     if job is not None:
         report(job, args.cluster)
