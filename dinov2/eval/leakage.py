@@ -58,21 +58,23 @@ def _beginnings(name: str) -> Iterator[str]:
     yield from (name[:end] for end in ends if _DIGIT.search(name, 0, end))
 
 
-def slide_names(dataset: TileDataset) -> set[str] | None:
+def slide_names(dataset: TileDataset, *, has_warned: bool = False) -> set[str] | None:
     """Names of the slides that have tiles, as far as they are known; None if none are.
 
     Of several data sets joined to one, those of the ones that know.
 
+    Args:
+        has_warned: whether it was already said that not all are known.
     Raises:
         UserError: if they were written down, but for other tiles.
     """
     if isinstance(dataset, ConcatTileDataset):
-        known = [names for part in dataset.parts if (names := slide_names(part)) is not None]
+        known = [names for part in dataset.parts if (names := slide_names(part, has_warned=has_warned)) is not None]
         return set[str]().union(*known) if known else None
     try:
         return names_with_tiles(dataset.get_groups("slide"))
     except UnknownGroupsError as error:
-        if error.found:
+        if error.found and not has_warned:
             logger.warning(f"slides are compared with those of other sets as far as they are known: {error}")
         return set(error.found) or None
 

@@ -96,7 +96,7 @@ def check_overlaps(training: TileDataset, pairs: Sequence[Pair], *, allowed: Col
 
 def _overlaps(trained_on: set[str] | None, pair: Pair) -> dict[str, Overlap]:
     """Overlaps of a pair by their kind."""
-    names = {one.name: one.group_names() for one in (pair.query, pair.test)}
+    names = {one.name: slide_names(one.dataset, has_warned=True) or set() for one in (pair.query, pair.test)}
     unknown = [name for name, slides in {"training": trained_on, **names}.items() if not slides]
     if unknown:
         logger.warning(

@@ -230,6 +230,14 @@ class TestRefusedBeforeAModelIsBuilt:
         message = refused(image_folder, tmp_path / "run", *data, "tune.allow_overlap=[query_test]")
         assert message.endswith("set tune.allow_overlap=[query_test,train_query]")
 
+    def test_slides_of_some_tiles_are_in_two_sets(self, image_folder, tmp_path, folders):
+        query, test = folders
+        shutil.copytree(query / "c1", image_folder / "more")
+        for number, path in enumerate(sorted((query / "c0").iterdir())):
+            path.rename(path.with_name(f"{number}.png"))
+        message = refused(image_folder, tmp_path / "run", *pair(query, test), "tune.allow_overlap=[]")
+        assert "train_query: 4 of 4 slides of the query set, such as 'query-10', 'query-11', 'query-12'," in message
+
     def test_an_overlap_is_allowed_for_one_data_set_alone(self, image_folder, tmp_path, folders):
         query, test = folders
         shutil.copytree(query / "c1", image_folder / "more")

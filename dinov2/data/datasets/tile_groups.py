@@ -32,6 +32,11 @@ def held_out_groups(groups: Sequence[str], *, path: Path, share: float | None) -
         listed = frozenset(_read_list(path))
         if listed.isdisjoint(groups):
             raise UserError(f"list {path} names no group of these tiles, such as {min(groups)!r}: it is of other tiles")
+        if absent := sorted(listed.difference(groups)):
+            logger.warning(
+                f"{len(absent):,} of {len(listed):,} groups that {path} holds out, such as {absent[0]!r:.120}, have no "
+                f"tiles here. If they are misspelt, their tiles train: names are written as {min(groups)!r:.120} is"
+            )
         return listed
     if share is None:
         raise UserError(f"list {path} of held-out tiles does not exist; to have it made, add held_out=0.1 or so")
@@ -62,7 +67,8 @@ def _read_list(path: Path) -> list[str]:
         text = os.fsdecode(path.read_bytes())
     except OSError as error:
         raise UserError(f"list {path} of held-out tiles cannot be read: {error.strerror}") from error
-    return [line for line in text.split("\n") if line]
+    lines = text.removeprefix("\ufeff").split("\n")  # as editors on Windows save it, too
+    return [name for line in lines if (name := line.removesuffix("\r"))]
 
 
 def _write_list(path: Path, groups: Iterable[str]) -> None:

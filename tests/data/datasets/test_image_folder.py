@@ -183,6 +183,22 @@ def test_whole_slides_are_held_out_and_stay_so(tmp_path):
     assert len(make_dataset(dataset_str=f"ImageFolder:root={added}")) == 62
 
 
+@pytest.mark.parametrize("text", ["s2\r\ns13\r\n", "\ufeffs2\r\ns13", "\ufeffs2\ns13\n"])
+def test_a_list_that_an_editor_on_windows_saved_holds_out_the_same(text, tmp_path, caplog):
+    touch(tmp_path / "tiles", *SLIDES)
+    (tmp_path / "held_out.txt").write_bytes(text.encode())
+    assert names_of(split(tmp_path, "held_out")) == [n for n in sorted(SLIDES) if n.partition("_")[0] in ("s2", "s13")]
+    assert "no tiles here" not in caplog.text
+
+
+def test_listed_slides_that_there_are_not_are_named(tmp_path, caplog):
+    touch(tmp_path / "tiles", *SLIDES)
+    (tmp_path / "held_out.txt").write_text("s2\ns13.svs\n")
+    assert len(split(tmp_path, "held_out")) == 3
+    assert "1 of 2 groups" in caplog.text
+    assert "such as 's13.svs', have no tiles here" in caplog.text
+
+
 def test_slides_as_groups_to_draw_from(tmp_path):
     touch(tmp_path / "one", "a/s1_1.png", "a/s2_1.png", "b/s1_2.png", "b/deep/x.png", "b/s2_7.png")
     groups = ImageFolderDataset(root=str(tmp_path / "one")).get_groups("slide")
