@@ -79,7 +79,8 @@ def check_sinks(cfg: Any) -> None:
         UserError: if one is missing.
     """
     for name in ("tensorboard", "wandb"):
-        if cfg[name].enable and find_spec(name) is None:
+        # A folder `wandb` with earlier runs in the working directory is found too, as a package without a file.
+        if cfg[name].enable and getattr(find_spec(name), "origin", None) is None:
             raise UserError(f"{name}.enable=true needs the package: pip install {name}")
 
 

@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dinov2.configs import complete_config
+from dinov2.errors import UserError
 from dinov2.logging import make_sinks, sinks
 from dinov2.logging.metrics_file import METRICS_FILE, last_iteration
 from dinov2.train.run_folder import set_aside
@@ -192,6 +193,16 @@ def test_a_first_run_in_a_folder_with_metrics_has_all_its_steps(wandb, tmp_path)
     (sink,) = connect(tmp_path, start=50)
     report(tmp_path, sink, range(50, 70))
     assert [step for step, _ in wandb.steps] == [*range(50, 70)]
+
+
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_a_package_that_is_missing_is_told_also_beside_a_folder_of_earlier_runs(monkeypatch, tmp_path, has_folder):
+    if has_folder:
+        (tmp_path / "wandb" / "run-1").mkdir(parents=True)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(UserError, match="pip install wandb"):
+        sinks.check_sinks(OmegaConf.merge(DEFAULTS, {"wandb": {"enable": True}}))
 
 
 def test_only_the_first_rank_has_sinks(wandb, monkeypatch, tmp_path):
