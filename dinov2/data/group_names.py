@@ -37,6 +37,7 @@ MOST_SINGLE = 0.75  # share of the groups that may be of one tile
 MOST_NAMELESS = 0.05  # share of the tiles whose path names no slide, which count for themselves
 _DIGITS = re.compile(r"\d+")
 _PAIR_IN_FRONT = re.compile(r"(\d{1,18})[_-](\d{1,18})[_-](?=.*[^\W\d_])")
+_OF_CLASSES = re.compile(r"\D*|\d")  # folders that tell classes rather than slides, whose names have numbers
 _LEAST_STEP = 8  # pixels; numbers that move in such steps are coordinates
 
 
@@ -152,7 +153,7 @@ class SlideNames:
         self._firsts: set[str] = set()
         self._below: set[str] = set()
         self._pairs: set[tuple[str, str]] = set()
-        self._by_file = self._by_first = False
+        self._by_file = self._by_first = self._by_below = False
         self._are_of_slides = False  # whether first folders may all be slides
         self._repeats = True  # whether all file names begin with that of the first folder: S_001/S_001_7.png
 
@@ -189,9 +190,13 @@ class SlideNames:
         if self._leads:
             self._forms = self._unled
         self._by_file = self._forms.decide() > len(self._below)
-        self._are_of_slides = all(map(may_be_slide, self._firsts))
         # SLIDE/CLASS/tile in place of CLASS/SLIDE/tile: the same few folders below many.
         self._by_first = len(self._pairs) > len(self._below) and len(self._firsts) > len(self._below)
+        # NCT-CRC-HE-100K/TUM/tile: the same classes below the folder, or each of the folders, that everything is in.
+        is_crossed = len(self._pairs) == len(self._firsts) * len(self._below) > len(self._firsts)
+        self._by_below = not (is_crossed and all(map(_OF_CLASSES.fullmatch, self._below)))
+        is_top = len(self._firsts) == 1 and not self._by_below
+        self._are_of_slides = not is_top and all(map(may_be_slide, self._firsts))
 
     def name(self, path: str) -> str | None:
         """The slide of a tile; None if its path names none."""
@@ -202,7 +207,8 @@ class SlideNames:
         if parts.is_tile:
             by_file = self._forms.name(split_path(without_lead(path)) if self._leads else parts)
             by_file = "" if says_nothing(by_file, parts.folders) else by_file
-        if len(parts.folders) > 1 and not (by_file and self._by_file):
+        is_by_folder = len(parts.folders) > 1 and (self._by_first or self._by_below)
+        if is_by_folder and not (by_file and self._by_file):
             return parts.folders[0] if self._by_first else "/".join(parts.folders[1:])
         of_folder = parts.folders[0] if parts.folders and self._are_of_slides else ""
         if of_folder and (not by_file or (self._repeats and len(by_file) < len(of_folder))):

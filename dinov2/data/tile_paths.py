@@ -142,7 +142,9 @@ def one_line(name: str) -> str:
 @lru_cache(1 << 12)
 def _telling_folders(folder: str) -> tuple[str, ...]:
     """`PathParts.folders`."""
-    return tuple(_FOLDER_END.sub("", name) for name in folder.split("/") if name and not _LAYOUT.fullmatch(name))
+    return tuple(
+        _FOLDER_END.sub("", name) for name in folder.split("/") if name.strip(".") and not _LAYOUT.fullmatch(name)
+    )
 
 
 def _barcode(path: str) -> str:

@@ -85,6 +85,15 @@ def random_name(length: int = 8) -> str:
 PUBLIC = {
     "NCT-CRC": ([f"{c}/{c}-{random_name()}.tif" for c in ("ADI", "TUM") for _ in range(30)], None),
     "NCT-CRC, validation": ([f"{c}/{c}-TCGA-{random_name()}.tif" for c in ("ADI", "TUM") for _ in range(30)], None),
+    "NCT-CRC in its folder": (
+        [f"./NCT-CRC-HE-100K/{c}/{c}-{random_name()}.tif" for c in ("ADI", "TUM") for _ in range(30)], None,
+    ),
+    "NCT-CRC, both": (
+        [f"NCT-{d}K/{c}/{c}-{random_name()}.tif" for d in (100, 7) for c in ("ADI", "TUM") for _ in range(30)], None,
+    ),
+    "PCam in its folder": ([f"pcam/{c}/{number}.png" for c in "01" for number in range(30)], None),
+    "slides of letters": ([f"{c}/{s}/{n}.png" for c, s in ("Ta", "Tb", "Nb", "Nc") for n in range(9)], 3),
+    "few slides above classes": ([f"S12-10{s}/{c}/{n}.png" for s in "12" for c in "abc" for n in range(9)], 2),
     "PCam": ([f"{c}/{number}.png" for c in "01" for number in range(30)], None),
     "PCam, Kaggle": ([f"train/{random.getrandbits(160):040x}.tif" for _ in range(60)], None),
     "BACH": ([f"Benign/b{number:03}.tif" for number in range(30)], None),
