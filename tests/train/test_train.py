@@ -267,7 +267,7 @@ def test_output_folder_that_cannot_be_made(output, image_folder, tmp_path):
 
 @pytest.mark.thorough  # 10 s: starts processes that import torch
 def test_mistakes_end_without_traceback(image_folder, tmp_path):
-    found = run("dinov2/train/train.py", *arguments(image_folder, tmp_path / "run", "optim.epoch=3"))
+    found = run("dinov2/train/train.py", *arguments(image_folder, tmp_path / "run", ELSEWHERE, "optim.epoch=3"))
     assert found.returncode == 2
     assert found.stderr.startswith("error: the command line: unknown key optim.epoch; did you mean optim.epochs")
     (image_folder / "a" / "a03.jpg").write_bytes(b"no image")
