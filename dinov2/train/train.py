@@ -149,9 +149,6 @@ def do_train(
         checkpointer = build_checkpointer(cfg, model.device)
         if not resume:
             set_aside(output_dir)
-        if plan.start is not None:
-            state.iteration = plan.start.iteration
-            state.samples_consumed = state.iteration * plan.global_batch_size
         restore(state, checkpointer, initial=cfg.MODEL.WEIGHTS, allow_config_changes=allow_config_changes)
         write_config(cfg)
         if is_finished(state, total):
@@ -210,9 +207,12 @@ def do_test(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> None:
 
 
 def build_state(cfg: Any, model: SSLMetaArch, plan: TrainingPlan) -> TrainState:
-    """The state of a run that has not begun."""
+    """The state of a run that has not begun here."""
+    begun = plan.start.iteration if plan.start else 0
     meter = ThroughputMeter(model, global_batch_size=plan.global_batch_size, world_size=distributed.get_global_size())
     return TrainState(
+        iteration=begun,
+        samples_consumed=begun * plan.global_batch_size,
         model=model,
         optimizer=build_optimizer(cfg, model.get_params_groups()),
         metrics=MetricLogger(derive=meter, describe=describe_step),
