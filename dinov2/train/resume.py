@@ -62,6 +62,7 @@ def restore(
     if saved is not None:
         check_settings(saved.values["settings"], state.settings, allow_changes=allow_config_changes)
         state.load(saved)
+        checkpointer.remove_old(state.iteration, state.early_stopping.kept_steps())
         logger.info(
             f"going on from {saved.path}: {state.iteration:,d} iterations, {state.samples_consumed:,d} samples are done"
         )

@@ -12,6 +12,7 @@ from runs import metrics_of
 from dinov2.errors import ExitCode
 from dinov2.train import loop as loop_module
 from dinov2.train.checkpoint import Checkpointer, Snapshot
+from dinov2.train.checkpoint.retention import steps_on_disk
 
 KILLED = -9
 FAST = ("train.num_workers=0", "evaluation.eval_period_iterations=0")
@@ -75,6 +76,15 @@ def test_a_finished_run_takes_no_more_steps(image_folder, tmp_path):
     assert "is finished (12 of 12 iterations)" in (tmp_path / "b" / "rank0.txt").read_text()
     assert outcome(tmp_path / "run") == before
     assert [line["iteration"] for line in metrics_of(tmp_path / "run")] == list(range(STEPS))
+
+
+def test_what_a_kill_after_the_last_save_left_goes(image_folder, tmp_path):
+    arguments = training(image_folder, tmp_path / "run", *FAST)
+    assert run(arguments, tmp_path / "a", prepare=planned("retention.before_rename=kill@4")) == [KILLED]
+    kept = steps_on_disk(tmp_path / "run" / "checkpoints")
+    assert kept[-1] == STEPS
+    assert run(arguments, tmp_path / "b") == [0]
+    assert steps_on_disk(tmp_path / "run" / "checkpoints") == kept[1:]
 
 
 def test_a_line_of_metrics_cut_by_a_crash_is_written_again(image_folder, tmp_path, undisturbed):

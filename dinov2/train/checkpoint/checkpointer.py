@@ -118,6 +118,10 @@ class Checkpointer:
             )
         return None
 
+    def remove_old(self, newest: int, kept: Collection[int]) -> None:
+        """Remove checkpoints that are not to stay beside an intact one, as a kill right after its save leaves them."""
+        on_main(lambda: self._remove_old(newest, kept))
+
     def steps(self) -> list[int]:
         """Steps of all checkpoints on disk, ascending."""
         return steps_on_disk(self.folder)
@@ -137,7 +141,8 @@ class Checkpointer:
         manifest = saving.commit()
         if is_main_process():
             logger.info(f"saved {saving.path}, {manifest.num_bytes / 2**20:,.1f} MiB")
-            self._tidy(manifest, saving.kept)
+            self._remove_old(manifest.step, saving.kept)
+            self._look_for_room(manifest)
 
     def _attempt(self, saving: Saving, action: Callable[[], None]) -> bool:
         """Take a step of a save; whether it succeeded, which is the same on all ranks."""
@@ -151,17 +156,20 @@ class Checkpointer:
             logger.error(f"{self._failure}. Training goes on", exc_info=not isinstance(error, OSError))
             return False
 
-    def _tidy(self, manifest: Manifest, kept: Collection[int]) -> None:
-        """Remove what is not kept, and look whether there is room for more."""
+    def _remove_old(self, newest: int, kept: Collection[int]) -> None:
         try:
-            retired = steps_to_retire(
-                self.steps(), manifest.step, keep_last=self.keep_last, keep_every=self.keep_every, kept=kept
+            steps = steps_to_retire(
+                self.steps(), newest, keep_last=self.keep_last, keep_every=self.keep_every, kept=kept
             )
-            for step in retired:
+            for step in steps:
                 retire(self.folder, step)
-            free = shutil.disk_usage(self.folder).free
         except OSError as error:
             logger.warning(f"old checkpoints in {self.folder} cannot be removed: {error}")
+
+    def _look_for_room(self, manifest: Manifest) -> None:
+        try:
+            free = shutil.disk_usage(self.folder).free
+        except OSError:
             return
         if free < 2 * manifest.num_bytes:
             logger.warning(
