@@ -27,7 +27,7 @@ class RandomResizedCrop(transforms.RandomResizedCrop):
     """A random area of the image, resized; torchvision's draws."""
 
     def forward(self, img: ImageOrTensor) -> ImageOrTensor:
-        """Draw the area from torch's random generator."""
+        """(3, H, W) or a picture to one of `size`; the area is drawn from torch's random generator."""
         area = functional.crop(img, *self.get_params(img, self.scale, self.ratio))
         return resize(area, self.size, self.interpolation)
 
@@ -36,6 +36,6 @@ class ResizeShorterSide(transforms.Resize):
     """The shorter side in a given size, the other one in proportion, rounded down as torchvision does."""
 
     def forward(self, img: ImageOrTensor) -> ImageOrTensor:
-        """Keep the ratio of the sides."""
+        """(3, H, W) or a picture to one whose shorter side is `size`, in the same proportions."""
         sides = functional.get_dimensions(img)[1:]
         return resize(img, [int(self.size * side / min(sides)) for side in sides], self.interpolation)
